@@ -1,0 +1,122 @@
+"""What a model's labels mean, and the label array that an engine gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+LabelArray = npt.NDArray[np.unsignedinteger[Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Code:
+    """A coded concept: value, coding scheme designator (SCT, DCM, 99LOCAL, ...), meaning."""
+
+    value: str
+    scheme: str
+    meaning: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentSpec:
+    """What one label value of a model is, in the words of DICOM SEG.
+
+    Parameters
+    ----------
+    label_value : int
+        The integer (label map) or 1-based class that the model gives it; above 0.
+    label, label_ko : str
+        What people read, in English and, where there is one, in Korean.
+    category, type, type_modifier, anatomic_region : Code
+        PS3.3 C.8.20.4: for a tumour 49755003 and 108369006 (SCT), say.
+    color_rgb : tuple of int, optional
+        0..255 each; a distinct colour is chosen where there is none.
+    counts_as_tumor : bool
+        Whether its voxels belong to `tumor_volume_*`.
+    """
+
+    label_value: int
+    label: str
+    category: Code
+    type: Code
+    type_modifier: Code | None = None
+    anatomic_region: Code | None = None
+    color_rgb: tuple[int, int, int] | None = None
+    counts_as_tumor: bool = True
+    label_ko: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Labels:
+    """What an engine found, on the grid of its input.
+
+    Parameters
+    ----------
+    array : (I, J, K) uint8 or uint16, or (N, I, J, K) uint8
+        Axes column, row, slice. A label map (0 = background), or, when `is_overlapping`, one
+        0/1 mask for each of `values`.
+    values : tuple of int
+        The label values that can occur; for overlapping masks the value of each mask, in order.
+    is_overlapping : bool
+        Whether a voxel can belong to several segments.
+    notes : tuple of str
+        What a person must know of how it was made; each becomes a warning of the result.
+    """
+
+    array: LabelArray
+    values: tuple[int, ...]
+    is_overlapping: bool = False
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        expected = 4 if self.is_overlapping else 3
+        if self.array.ndim != expected:
+            raise ValueError(f"expected {expected} axes in the label array, got {self.array.ndim}")
+        if self.is_overlapping and len(self.values) != self.array.shape[0]:
+            raise ValueError(f"{self.array.shape[0]} masks but {len(self.values)} label values")
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Columns, rows, slices."""
+        i, j, k = self.array.shape[-3:]
+        return (i, j, k)
+
+    def mask(self, value: int) -> npt.NDArray[np.bool_]:
+        """Give the (I, J, K) mask of one label value; all False where it can't occur."""
+        if not self.is_overlapping:
+            return np.asarray(self.array == value)
+        if value not in self.values:
+            return np.zeros(self.shape, dtype=bool)
+        return np.asarray(self.array[self.values.index(value)] != 0)
+
+    def recoded(self, numbers: Mapping[int, int]) -> LabelArray:
+        """Give a label map's (I, J, K) array with other numbers; 0 for values that aren't named."""
+        if self.is_overlapping:
+            raise ValueError("overlapping masks have no one number for a voxel")
+        largest = max(int(np.iinfo(self.array.dtype).max), *numbers, 0)
+        dtype = (
+            np.uint8 if max(numbers.values(), default=0) <= np.iinfo(np.uint8).max else np.uint16
+        )
+        table = np.zeros(largest + 1, dtype=dtype)
+        for value, number in numbers.items():
+            table[value] = number
+        return np.asarray(table[self.array])
+
+    def present_values(self) -> frozenset[int]:
+        """Give the label values, other than background, that at least one voxel has."""
+        if self.is_overlapping:
+            return frozenset(
+                value for value, mask in zip(self.values, self.array, strict=True) if mask.any()
+            )
+        # bincount over the array as it lies in memory: np.unique would sort every voxel.
+        counts = np.bincount(self.array.ravel(order="K"))
+        return frozenset(int(value) for value in np.flatnonzero(counts)) - {0}
+
+
+def ordered_by_label(specs: Iterable[SegmentSpec]) -> tuple[SegmentSpec, ...]:
+    """Give the specs in ascending label value: position plus one is the DICOM segment number."""
+    return tuple(sorted(specs, key=lambda spec: spec.label_value))
