@@ -1,0 +1,1 @@
+"""What touches the outside: HTTP, DICOM files, the network's runtime."""

@@ -1,0 +1,332 @@
+"""Reads one DICOM file: what it is, whether it is whole, and what each of its slices says.
+
+Messages name an instance by its number and SOP Instance UID, never by anything of the patient, and
+never quote pydicom, whose messages quote values.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pydicom
+from pydicom._uid_dict import UID_dictionary
+from pydicom.datadict import tag_for_keyword
+from pydicom.dataelem import RawDataElement
+from pydicom.dataset import Dataset
+from pydicom.filereader import read_file_meta_info
+from pydicom.tag import Tag
+from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+from worker.adapters.dicom_pixels import check_pixels, pixel_format, transfer_syntax
+from worker.adapters.dicom_quiet import without_quotes
+from worker.core.errors import SeriesInvalid
+from worker.core.series import SliceHeader, check_matrix
+
+MR_IMAGE = "1.2.840.10008.5.1.4.1.1.4"
+ENHANCED_MR_IMAGE = "1.2.840.10008.5.1.4.1.1.4.1"
+LEGACY_ENHANCED_MR_IMAGE = "1.2.840.10008.5.1.4.1.1.4.4"
+_MULTI_FRAME = frozenset({ENHANCED_MR_IMAGE, LEGACY_ENHANCED_MR_IMAGE})
+_MR = _MULTI_FRAME | {MR_IMAGE}
+
+# Pictures by form, results by meaning: a mask made earlier may lie in the same folder.
+_SEGMENTATIONS = frozenset({"1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"})
+
+# What folders hold beside images. Anything else that isn't DICOM is refused, since it may be a
+# slice that was damaged.
+_OTHER_SUFFIXES = frozenset({".txt", ".md", ".json", ".xml", ".csv", ".db", ".ini", ".html"})
+
+# Twice the largest series that is accepted (core.series.MAX_VOXELS at 16 bits).
+MAX_FILE_BYTES = 2**31
+
+_PIXEL_DATA = Tag(0x7FE0, 0x0010)
+_PIXEL_DATA_BYTES = b"\xe0\x7f\x10\x00"
+_END_OF_FRAGMENTS = b"\xfe\xff\xdd\xe0\x00\x00\x00\x00"
+_TAIL_BYTES = 512  # some writers pad files behind the delimiter
+_UNDEFINED_LENGTH = 0xFFFFFFFF
+_MOSAIC_IMAGES = Tag(0x0019, 0x100A)  # Siemens: number of images in mosaic
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Instance:
+    """One MR instance, with what each of its frames says of itself."""
+
+    path: Path
+    dataset: Dataset
+    headers: tuple[SliceHeader, ...]
+
+    @property
+    def sop_instance_uid(self) -> str:
+        """Its UID, which no other instance may have."""
+        return self.headers[0].sop_instance_uid
+
+
+def open_file(path: Path, where: str, notes: list[str]) -> Instance | None:
+    """Read one file; None, with a note, where it holds no picture."""
+    if not _is_expected(path, where, notes):
+        return None
+    try:
+        with without_quotes():
+            _bound_inflation(path, where)
+            return _checked(path, pydicom.dcmread(path), where, notes)
+    except SeriesInvalid:
+        raise
+    except Exception:  # RecursionError, struct.error: hostile headers make pydicom raise anything
+        raise _unreadable(where) from None
+
+
+def _is_expected(path: Path, where: str, notes: list[str]) -> bool:
+    """Whether the file is DICOM; False, with a note, for what folders hold beside images."""
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise SeriesInvalid(
+            f"{_capital(where)} is larger than {MAX_FILE_BYTES >> 30} GiB; check that it is one "
+            "MR instance.",
+            code="too_large",
+        )
+    if not _is_dicom(path):
+        if path.suffix.lower() in _OTHER_SUFFIXES or path.name.startswith("."):
+            notes.append("not DICOM")
+            return False
+        raise _unreadable(where)
+    return True
+
+
+def _is_dicom(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
+
+
+def _bound_inflation(path: Path, where: str) -> None:
+    """Refuse a deflated file that grows past all bounds, before pydicom inflates it whole."""
+    meta = read_file_meta_info(path)
+    if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
+        return
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    left = MAX_FILE_BYTES // 8  # no slice, and few multi-frame images, need 256 MiB
+    with path.open("rb") as file:
+        # Preamble, "DICM", then the group length element itself: 128 + 4 + 12 bytes.
+        file.seek(144 + int(meta.FileMetaInformationGroupLength))
+        while left > 0 and (chunk := inflater.unconsumed_tail or file.read(1 << 16)):
+            left -= len(inflater.decompress(chunk, 1 << 20))
+    if left <= 0:
+        raise SeriesInvalid(
+            f"{_capital(where)} grows past {MAX_FILE_BYTES >> 23} MiB when it is unpacked; export "
+            "it uncompressed.",
+            code="too_large",
+        )
+
+
+def _checked(path: Path, dataset: Dataset, where: str, notes: list[str]) -> Instance | None:
+    if len(dataset) == 0 or "TransferSyntaxUID" not in dataset.file_meta:
+        raise _unreadable(where)
+    if _ends_early(dataset):
+        raise _truncated(where)
+    sop_class = str(dataset.get("SOPClassUID") or "")
+    if sop_class not in _MR:
+        if sop_class in _SEGMENTATIONS or (sop_class and "Rows" not in dataset):
+            notes.append("no picture")
+            return None
+        raise SeriesInvalid(
+            f"{_capital(where)} is no MR image but {_kind(sop_class)}; choose a series of MR "
+            "images.",
+            code="not_mr",
+        )
+    _check_has_pixels(path, dataset, where)
+    name = _capital(name_of(dataset))
+    _check_picture(dataset, name)
+    check_pixels(dataset, name)
+    return Instance(path=path, dataset=dataset, headers=tuple(_headers(dataset)))
+
+
+def _kind(sop_class: str) -> str:
+    known = UID_dictionary.get(sop_class)
+    return known[0] if known else "an object of an unknown class"
+
+
+def _check_has_pixels(path: Path, dataset: Dataset, where: str) -> None:
+    if "PixelData" in dataset:
+        if transfer_syntax(dataset).is_encapsulated and not _has_end_of_fragments(path, dataset):
+            raise _truncated(where)
+        return
+    # pydicom drops an element whose end is missing, so the file's own bytes are asked.
+    if "Rows" not in dataset or _PIXEL_DATA_BYTES in path.read_bytes():
+        raise _truncated(where)
+    raise SeriesInvalid(
+        f"{_capital(where)} has a header but no pixels; fetch it again or leave it out.",
+        code="no_pixel_data",
+    )
+
+
+def _has_end_of_fragments(path: Path, dataset: Dataset) -> bool:
+    """Whether compressed pixels are followed by their delimiter (pydicom doesn't mind)."""
+    if max(dataset.keys()) != _PIXEL_DATA:
+        return True  # something could be read behind them
+    with path.open("rb") as file:
+        file.seek(-min(_TAIL_BYTES, path.stat().st_size), 2)
+        return _END_OF_FRAGMENTS in file.read()
+
+
+def _ends_early(dataset: Dataset) -> bool:
+    """Whether the last element is shorter than it says (pydicom doesn't mind)."""
+    last = dataset.get_item(max(dataset.keys()))
+    if not isinstance(last, RawDataElement) or last.length == _UNDEFINED_LENGTH:
+        return False
+    return last.value is not None and len(last.value) < last.length
+
+
+def _check_picture(dataset: Dataset, name: str) -> None:
+    if int(dataset.get("SamplesPerPixel") or 1) != 1:
+        raise SeriesInvalid(
+            f"{name} is a colour picture; choose a series of MR images.", code="not_mr"
+        )
+    photometric = str(dataset.get("PhotometricInterpretation") or "")
+    if photometric == "MONOCHROME1":
+        raise SeriesInvalid(
+            f"{name} is stored inverted (MONOCHROME1), which readers treat differently; export "
+            "it as MONOCHROME2.",
+            code="monochrome1",
+        )
+    if photometric != "MONOCHROME2":
+        raise SeriesInvalid(
+            f"{name} isn't a grey-scale picture; choose a series of MR images.", code="not_mr"
+        )
+    image_type = dataset.get("ImageType") or ()
+    if "MOSAIC" in list(image_type) or _MOSAIC_IMAGES in dataset:
+        raise SeriesInvalid(
+            f"{name} is a Siemens mosaic, many slices tiled into one picture; export the series "
+            "as single slices or as Enhanced MR.",
+            code="mosaic",
+        )
+    check_matrix(
+        name,
+        int(dataset.get("Rows") or 0),
+        int(dataset.get("Columns") or 0),
+        frames=int(dataset.get("NumberOfFrames") or 1),
+    )
+
+
+def name_of(dataset: Dataset) -> str:
+    """Name an instance for a message, as a viewer would show it."""
+    number = str(dataset.get("InstanceNumber") or "unknown")[:12]
+    return f"instance number {number} (SOP Instance UID {str(dataset.SOPInstanceUID)[:64]})"
+
+
+def _headers(dataset: Dataset) -> Iterator[SliceHeader]:
+    if str(dataset.SOPClassUID) not in _MULTI_FRAME:
+        if int(dataset.get("NumberOfFrames") or 1) != 1:
+            raise SeriesInvalid(
+                f"{_capital(name_of(dataset))} is a classic MR image with several frames, which "
+                "have no position of their own; export it as Enhanced MR or as single slices.",
+                code="missing_geometry",
+            )
+        yield _header(dataset, [dataset], frame_number=None)
+        return
+    frames = int(dataset.get("NumberOfFrames") or 1)
+    shared = list(dataset.get("SharedFunctionalGroupsSequence") or [])[:1]
+    groups = dataset.get("PerFrameFunctionalGroupsSequence") or []
+    if len(groups) != frames:
+        raise SeriesInvalid(
+            f"{_capital(name_of(dataset))} describes {len(groups)} of its {frames} frames, so the "
+            "others have no position; export it again from the scanner.",
+            code="missing_geometry",
+        )
+    for number, group in enumerate(groups, start=1):
+        yield _header(dataset, [group, *shared], frame_number=number)
+
+
+def _header(
+    dataset: Dataset, groups: Sequence[Dataset], *, frame_number: int | None
+) -> SliceHeader:
+    is_frame = frame_number is not None
+
+    def numbers(keyword: str, sequence: str) -> tuple[float, ...] | None:
+        holder = _macro(groups, sequence) if is_frame else dataset
+        return None if holder is None else _numbers(holder, keyword)
+
+    slope, intercept = _rescale(_macro(groups, "PixelValueTransformationSequence"))
+    if not is_frame:
+        slope, intercept = _rescale(dataset)
+    name = name_of(dataset)
+    return SliceHeader(
+        name=f"frame {frame_number} of {name}" if is_frame else name,
+        sop_instance_uid=str(dataset.SOPInstanceUID),
+        series_instance_uid=str(dataset.get("SeriesInstanceUID", "")),
+        study_instance_uid=str(dataset.get("StudyInstanceUID", "")),
+        patient_id=str(dataset.get("PatientID") or ""),
+        frame_of_reference_uid=str(dataset.get("FrameOfReferenceUID") or ""),
+        rows=int(dataset.Rows),
+        columns=int(dataset.Columns),
+        pixel_format=pixel_format(dataset),
+        orientation=numbers("ImageOrientationPatient", "PlaneOrientationSequence"),
+        position=numbers("ImagePositionPatient", "PlanePositionSequence"),
+        pixel_spacing=numbers("PixelSpacing", "PixelMeasuresSequence"),
+        frame_number=frame_number,
+        slope=slope,
+        intercept=intercept,
+    )
+
+
+def _macro(groups: Sequence[Dataset], keyword: str) -> Dataset | None:
+    """Find a functional group: the frame's own before the shared one."""
+    for group in groups:
+        items = group.get(keyword)
+        if items:
+            item: Dataset = items[0]
+            return item
+    return None
+
+
+def _rescale(holder: Dataset | None) -> tuple[float | None, float | None]:
+    """Give slope and intercept; 1 and 0 where both are absent, None for what can't be read."""
+    if holder is None or not ("RescaleSlope" in holder or "RescaleIntercept" in holder):
+        return 1.0, 0.0
+    slope, intercept = (
+        _numbers(holder, keyword) for keyword in ("RescaleSlope", "RescaleIntercept")
+    )
+    return (
+        slope[0] if slope and len(slope) == 1 else None,
+        intercept[0] if intercept and len(intercept) == 1 else None,
+    )
+
+
+def _numbers(holder: Dataset, keyword: str) -> tuple[float, ...] | None:
+    """Read decimal strings as they stand in the file: pydicom would warn, guess or raise."""
+    tag = tag_for_keyword(keyword)
+    if tag is None or tag not in holder:
+        return None
+    element = holder.get_item(tag)
+    value = element.value if element is not None else None
+    if isinstance(value, bytes):
+        parts = value.decode("ascii", errors="replace").split("\\")
+    elif value is None:
+        return None
+    else:
+        many = isinstance(value, (list, tuple)) or hasattr(value, "__iter__")
+        parts = [str(part) for part in value] if many and not isinstance(value, str) else [value]
+    try:
+        return tuple(_number(str(part)) for part in parts)
+    except ValueError:
+        return None
+
+
+def _number(text: str) -> float:
+    if "_" in text:  # Python reads 1_0 as ten
+        raise ValueError(text)
+    return float(text.strip(" \0"))
+
+
+def _truncated(where: str) -> SeriesInvalid:
+    return SeriesInvalid(f"{_capital(where)} is cut short; fetch it again.", code="truncated")
+
+
+def _unreadable(where: str) -> SeriesInvalid:
+    return SeriesInvalid(
+        f"{_capital(where)} can't be read as DICOM; fetch it again or leave it out.",
+        code="unreadable",
+    )
+
+
+def _capital(sentence: str) -> str:
+    return sentence[:1].upper() + sentence[1:]

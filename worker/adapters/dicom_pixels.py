@@ -1,0 +1,138 @@
+"""Decodes the pixels of one DICOM image: every transfer syntax, sign and bit layout."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydicom.dataset import Dataset
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.uid import UID
+
+from worker.adapters.dicom_quiet import without_quotes
+from worker.core.errors import SeriesInvalid
+
+_BITS_ALLOCATED = (8, 16, 32)
+
+
+def pixel_format(dataset: Dataset) -> tuple[int, int, int, int]:
+    """Give bits allocated, bits stored, high bit and pixel representation (1 = signed)."""
+    return (
+        int(dataset.BitsAllocated),
+        int(dataset.BitsStored),
+        int(dataset.get("HighBit", int(dataset.BitsStored) - 1)),
+        int(dataset.PixelRepresentation),
+    )
+
+
+def check_pixels(dataset: Dataset, name: str) -> None:
+    """Refuse pixels that can't be decoded to whole frames, from the header and lengths alone.
+
+    Raises
+    ------
+    SeriesInvalid
+        `bad_pixel_format`, `unsupported_transfer_syntax` or `truncated`.
+    """
+    _check_format(dataset, name)
+    syntax = transfer_syntax(dataset)
+    _check_decoder(syntax, name)
+    if not syntax.is_encapsulated:
+        _check_length(dataset, name)
+
+
+def _check_format(dataset: Dataset, name: str) -> None:
+    allocated, stored, high_bit, representation = pixel_format(dataset)
+    is_usable = (
+        allocated in _BITS_ALLOCATED
+        and 1 <= stored <= allocated
+        and high_bit == stored - 1
+        and representation in (0, 1)
+    )
+    if not is_usable:
+        raise SeriesInvalid(
+            f"{name} stores its pixels in a way that no MR image does ({allocated} bits, "
+            f"{stored} used, high bit {high_bit}); export it again from the scanner.",
+            code="bad_pixel_format",
+        )
+
+
+def _check_decoder(syntax: UID, name: str) -> None:
+    try:
+        is_available = get_decoder(syntax).is_available
+    except NotImplementedError:
+        is_available = False
+    if not is_available:
+        raise SeriesInvalid(
+            f"{name} is compressed in a way that can't be read here ({syntax.name}); export the "
+            "series uncompressed.",
+            code="unsupported_transfer_syntax",
+        )
+
+
+def _check_length(dataset: Dataset, name: str) -> None:
+    frames = int(dataset.get("NumberOfFrames") or 1)
+    pixels = int(dataset.Rows) * int(dataset.Columns) * frames
+    expected = pixels * int(dataset.BitsAllocated) // 8
+    found = len(dataset.PixelData)
+    if found < expected:
+        raise SeriesInvalid(
+            f"{name} is cut short: {found:,} of {expected:,} bytes of pixels; fetch it again.",
+            code="truncated",
+        )
+    # Pixel Data is padded to an even length; more than that means another number of frames.
+    if found > expected + 1:
+        raise SeriesInvalid(
+            f"{name} has {found:,} bytes of pixels where its rows, columns and frames make "
+            f"{expected:,}; export it again from the scanner.",
+            code="bad_pixel_format",
+        )
+
+
+def transfer_syntax(dataset: Dataset) -> UID:
+    """Give the transfer syntax that the file's meta information names."""
+    return UID(dataset.file_meta.TransferSyntaxUID)
+
+
+def iter_frames(dataset: Dataset, name: str) -> Iterator[npt.NDArray[np.integer[Any]]]:
+    """Decode the stored values of every frame, in the file's order.
+
+    Yields
+    ------
+    (rows, columns) integer
+        Before rescaling; overlays in the unused high bits are gone, signs are right.
+
+    Raises
+    ------
+    SeriesInvalid
+        `unreadable`: the compressed data is damaged, or holds fewer frames than it says.
+    """
+    expected = int(dataset.get("NumberOfFrames") or 1)
+    shape = (int(dataset.Rows), int(dataset.Columns))
+    count = 0
+    frames = get_decoder(transfer_syntax(dataset)).iter_array(dataset, raw=True)
+    while (frame := _next_frame(frames, name)) is not None:
+        if frame.shape != shape:
+            raise _damaged(name)
+        count += 1
+        yield frame
+    if count != expected:
+        raise _damaged(name)
+
+
+def _next_frame(frames: Iterator[Any], name: str) -> npt.NDArray[np.integer[Any]] | None:
+    with without_quotes():
+        try:
+            frame, _ = next(frames)
+        except StopIteration:
+            return None
+        except Exception:
+            raise _damaged(name) from None
+    return np.asarray(frame)
+
+
+def _damaged(name: str) -> SeriesInvalid:
+    return SeriesInvalid(
+        f"{name} has damaged pixels that can't be decoded; fetch it again.", code="unreadable"
+    )
