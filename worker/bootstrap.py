@@ -1,0 +1,146 @@
+"""Puts the parts together: the only place that knows which adapter stands behind which port."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from worker.adapters.case_process import CaseProcess, child_command
+from worker.adapters.inputs_http import HttpInputs
+from worker.adapters.queue_http import HttpQueue, WorkerInfo
+from worker.casework import CaseWork
+from worker.console import View
+from worker.core.errors import ModelInvalid, WorkerError
+from worker.daemon import Daemon
+from worker.delivery import Courier
+from worker.lockfile import WorkFolderLock
+from worker.outbox import Outbox
+from worker.settings import Settings
+from worker.signals import Stop
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """A daemon that is ready to run, and what must be given back after it."""
+
+    daemon: Daemon
+    runner: CaseProcess
+    lock: WorkFolderLock
+
+    def close(self) -> None:
+        """End the child and give the work folder back."""
+        self.runner.close()
+        self.lock.release()
+
+
+def make_runner(settings: Settings, command: Sequence[str] | None = None) -> CaseProcess:
+    """Make the child process's owner; `command` replaces the real child."""
+    return CaseProcess(
+        command or child_command(settings.config_path),
+        start_timeout_s=settings.inference.start_timeout_s,
+    )
+
+
+def make_server(settings: Settings) -> HttpQueue:
+    """Make the site's client, as it looks before the child has said what it can do."""
+    info = WorkerInfo(name=settings.worker.name, device="", models=tuple(settings.models))
+    return HttpQueue(settings.server, info)
+
+
+def usable_models(settings: Settings) -> tuple[str, ...]:
+    """Give the models that are there, coded, pinned and unchanged; say why another is not."""
+    from worker.catalogue import find_model
+
+    usable = []
+    for name in settings.models:
+        try:
+            find_model(settings, name)
+        except WorkerError as error:
+            logger.warning("model_not_offered", extra={"model": name, "reason": error.message})
+        else:
+            usable.append(name)
+    return tuple(usable)
+
+
+def build(
+    settings: Settings,
+    *,
+    stop: Stop,
+    view: View,
+    command: Sequence[str] | None = None,
+    find_usable: Callable[[Settings], tuple[str, ...]] = usable_models,
+) -> Program:
+    """Wire a daemon, and start its child so that it warms up while the site is looked for.
+
+    Parameters
+    ----------
+    command : sequence of str, optional
+        Started instead of the real child.
+    find_usable : callable
+        Gives the names of the models to offer.
+
+    Raises
+    ------
+    SettingsError
+        Another worker has the work folder.
+    """
+    lock = WorkFolderLock(settings.worker.work_dir)
+    lock.acquire()
+    runner = make_runner(settings, command)
+    server = make_server(settings)
+    outbox = Outbox(settings.worker.work_dir)
+    courier = Courier(outbox, server)
+    casework = CaseWork(
+        server=server,
+        inputs=HttpInputs(settings.server, downloads=settings.worker.downloads),
+        runner=runner,
+        outbox=outbox,
+        courier=courier,
+        stop=stop,
+        view=view,
+        default_model=settings.default_model,
+        stall_s=settings.inference.stall_s,
+        work_dir=settings.worker.work_dir,
+    )
+    daemon = Daemon(
+        server=server,
+        settings=settings.server,
+        outbox=outbox,
+        courier=courier,
+        casework=casework,
+        stop=stop,
+        start_engine=lambda: _start_engine(settings, runner, server, find_usable(settings), stop),
+    )
+    runner.start()
+    return Program(daemon=daemon, runner=runner, lock=lock)
+
+
+def _start_engine(
+    settings: Settings,
+    runner: CaseProcess,
+    server: HttpQueue,
+    usable: tuple[str, ...],
+    stop: Stop,
+) -> None:
+    """Wait for the child, and let the site know what this worker can do."""
+    if not usable:
+        raise ModelInvalid(
+            "No model may be run on this machine yet: see 'mri-worker models list', then run "
+            "'mri-worker models add NAME'."
+        )
+    runner.wait_ready(give_up=stop.is_asked)
+    if stop.is_asked():
+        return
+    server.worker = WorkerInfo(name=settings.worker.name, device=runner.device, models=usable)
+    fields = {
+        "worker": settings.worker.name,
+        "lane": settings.worker.lane,
+        "device": runner.device,
+        "models": ",".join(usable),
+    }
+    logger.info("engine_ready", extra=fields)
+    if settings.inference.is_warm_at_start and settings.default_model in usable:
+        runner.keep_warm(settings.default_model)

@@ -1,0 +1,220 @@
+"""The child process: reads a case, segments it, writes the mask; one at a time, model kept warm.
+
+It speaks JSON lines with its parent (`worker.adapters.case_process`). Everything that can crash,
+hang or run out of memory happens here: decoding, the network, code of bundles.
+
+Parent to child: ``case`` (a `Case`), ``warm`` (a model's name), ``exit``. Child to parent:
+``ready``, ``progress``, ``warm`` when a model is loaded, ``result`` (a `CaseResult`), ``error``.
+The child ends when its input ends, since then its parent is gone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import faulthandler
+import json
+import logging
+import os
+import queue
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from worker.catalogue import find_model
+from worker.core.errors import (
+    EXIT_ENGINE_BROKEN,
+    EXIT_OK,
+    EngineBroken,
+    EngineOutOfMemory,
+    ModelInvalid,
+    SeriesInvalid,
+    SettingsError,
+    WorkerError,
+)
+from worker.core.job import Case
+from worker.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from worker.ports import Engine
+
+logger = logging.getLogger(__name__)
+
+Message = dict[str, Any]
+Send = Callable[[Message], None]
+
+# A person sees four a second as movement; more would only fill the pipe.
+_PROGRESS_INTERVAL_S = 0.25
+
+_KINDS: Mapping[type[WorkerError], str] = {
+    SeriesInvalid: "series_invalid",
+    ModelInvalid: "model_invalid",
+    EngineOutOfMemory: "out_of_memory",
+    EngineBroken: "engine_broken",
+    SettingsError: "bad_settings",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve the parent until it says ``exit`` or is gone; gives the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m worker.case_child")
+    parser.add_argument("--config", type=Path, default=None)
+    options = parser.parse_args(arguments)
+    incoming, outgoing = _take_streams()
+    faulthandler.enable(sys.stderr)
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(message)s")
+    logging.captureWarnings(True)
+    channel = _Channel(outgoing)
+    messages = _read_in_background(incoming)
+    try:
+        settings = load_settings(options.config)
+        engine = _start_engine(settings)
+    except Exception as error:
+        logger.exception("child_failed_to_start")
+        channel.send(error_message(error))
+        return getattr(error, "exit_code", EXIT_ENGINE_BROKEN)
+    channel.send({"type": "ready", "device": engine.device, "models": list(settings.models)})
+    return serve(messages, channel.send, settings=settings, engine=engine)
+
+
+def serve(messages: queue.Queue[Message], send: Send, *, settings: Settings, engine: Engine) -> int:
+    """Answer messages one by one; gives the exit code."""
+    while True:
+        message = messages.get()
+        if message.get("type") == "exit":
+            return EXIT_OK
+        try:
+            send(_answer(message, send, settings, engine))
+        except Exception as error:
+            logger.exception("child_message_failed")
+            send({**error_message(error), "during": message.get("type")})
+            if isinstance(error, EngineBroken):
+                # After a CUDA fault every later call of this process fails.
+                return EXIT_ENGINE_BROKEN
+
+
+def error_message(error: Exception) -> Message:
+    """Describe an error to the parent: only what was raised on purpose in its own words."""
+    if isinstance(error, MemoryError):
+        error = EngineOutOfMemory("The memory of the computer ran out: close other programs.")
+    if not isinstance(error, WorkerError):
+        error = WorkerError(
+            "The segmentation failed for a reason that was not foreseen "
+            f"({type(error).__name__}); the worker's log has the details."
+        )
+    return {
+        "type": "error",
+        "code": error.code,
+        "message": error.message,
+        "retryable": error.is_retryable,
+        "kind": next((kind for cls, kind in _KINDS.items() if isinstance(error, cls)), "failed"),
+    }
+
+
+class ProgressReports:
+    """Sends progress: each change of stage, each end of one, and else four a second."""
+
+    def __init__(self, send: Send, now: Callable[[], float] = time.monotonic) -> None:
+        self._send = send
+        self._now = now
+        self._stage = ""
+        self._sent_at = 0.0
+
+    def __call__(self, stage: str, progress: float) -> None:
+        """Report how much of a stage is done, 0 to 1."""
+        now = self._now()
+        is_due = now - self._sent_at >= _PROGRESS_INTERVAL_S
+        if stage == self._stage and progress < 1 and not is_due:
+            return
+        self._stage, self._sent_at = stage, now
+        self._send({"type": "progress", "stage": stage, "progress": round(progress, 4)})
+
+
+def _answer(message: Message, send: Send, settings: Settings, engine: Engine) -> Message:
+    match message.get("type"):
+        case "warm":
+            model = find_model(settings, message.get("model"))
+            engine.load(model)
+            return {"type": "warm", "model": model.name}
+        case "case":
+            return {"type": "result", **_segment(message, send, settings, engine)}
+        case other:
+            raise WorkerError(f"The child doesn't know the message {other!r}.", code="protocol")
+
+
+def _segment(message: Message, send: Send, settings: Settings, engine: Engine) -> Message:
+    from worker.pipeline import segment_case
+
+    case = Case.from_json(message)
+    # Hashed again for each case: a model changed under a running worker is refused too.
+    model = find_model(settings, case.model)
+    return segment_case(
+        case, model=model, engine=engine, on_progress=ProgressReports(send)
+    ).to_json()
+
+
+def _start_engine(settings: Settings) -> Engine:
+    # Here and not above: importing torch takes seconds and prints, so the streams come first.
+    from worker.adapters.engine_monai import MonaiEngine
+
+    return MonaiEngine(settings.inference.device, threshold=settings.inference.threshold)
+
+
+def _take_streams() -> tuple[IO[bytes], IO[bytes]]:
+    """Keep stdin and stdout for the protocol alone.
+
+    Whatever a library prints, even from native code, goes to stderr, and so to the log.
+    """
+    incoming = os.fdopen(os.dup(0), "rb")
+    outgoing = os.fdopen(os.dup(1), "wb")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    sys.stdout.flush()
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
+    return incoming, outgoing
+
+
+def _read_in_background(incoming: IO[bytes]) -> queue.Queue[Message]:
+    messages: queue.Queue[Message] = queue.Queue()
+
+    def read() -> None:
+        for line in incoming:
+            messages.put(_decode(line))
+        # The parent is gone, and nobody wants the rest of a case. This also works in the middle of
+        # a long native call, where an exception would wait for its end.
+        os._exit(EXIT_OK)
+
+    threading.Thread(target=read, daemon=True, name="parent").start()
+    return messages
+
+
+def _decode(line: bytes) -> Message:
+    try:
+        message = json.loads(line)
+    except ValueError:
+        return {"type": "unreadable"}
+    return message if isinstance(message, dict) else {"type": "unreadable"}
+
+
+class _Channel:
+    def __init__(self, outgoing: IO[bytes]) -> None:
+        self._outgoing = outgoing
+        self._lock = threading.Lock()
+
+    def send(self, message: Message) -> None:
+        # ASCII, so that no code page of Windows can change it.
+        line = json.dumps(message, ensure_ascii=True, default=str).encode("ascii") + b"\n"
+        with self._lock:
+            try:
+                self._outgoing.write(line)
+                self._outgoing.flush()
+            except OSError:
+                os._exit(EXIT_OK)  # the parent is gone
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,283 @@
+"""One job from its claim to its end: download, segment, keep, deliver; and what an error means."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+
+from worker.console import View
+from worker.core.errors import (
+    Cancelled,
+    EngineBroken,
+    LeaseLost,
+    ServerUnavailable,
+    SettingsError,
+    WorkerError,
+)
+from worker.core.job import Case, CaseResult, Job, SeriesFiles
+from worker.delivery import Courier, Delivered, deliver
+from worker.durable import file_sha256, write_json
+from worker.heartbeat import Drained, Watch
+from worker.outbox import Entry, Failure, Finished, Outbox
+from worker.ports import CaseRunner, InputSource, QueueServer
+from worker.signals import Stop
+
+logger = logging.getLogger(__name__)
+
+
+class Ending(StrEnum):
+    """How a job ended on this worker."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"
+    DROPPED = "dropped"
+    RELEASED = "released"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Done:
+    """A job's end; `error` where there was one, `result` where there was one."""
+
+    request_id: str
+    ending: Ending
+    error: WorkerError | None = None
+    result: CaseResult | None = None
+    delivery: Delivered | None = None
+
+
+class CaseWork:
+    """Works on jobs, one at a time."""
+
+    def __init__(
+        self,
+        *,
+        server: QueueServer,
+        inputs: InputSource,
+        runner: CaseRunner,
+        outbox: Outbox,
+        courier: Courier,
+        stop: Stop,
+        view: View,
+        default_model: str,
+        stall_s: float,
+        work_dir: Path,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._server = server
+        self._inputs = inputs
+        self._runner = runner
+        self._outbox = outbox
+        self._courier = courier
+        self._stop = stop
+        self._view = view
+        self._default_model = default_model
+        self._stall_s = stall_s
+        self._broken = _BrokenBefore(work_dir)
+        self._now = now
+
+    def work(self, entry: Entry, job: Job) -> Done:
+        """Do one job whole.
+
+        Raises
+        ------
+        EngineBroken
+            After the job was given back: the program must be started again.
+        SettingsError
+            After the job was given back: the child, started anew, finds mistakes in config.yaml.
+        """
+        watch = Watch(
+            self._server,
+            job,
+            stall_s=self._stall_s,
+            on_verdict=self._runner.interrupt,
+            is_drained=self._stop.is_over,
+            now=self._now,
+        )
+        watch.start()
+        try:
+            return self._work(entry, job, watch)
+        except (Cancelled, LeaseLost) as error:
+            logger.info("job_dropped", extra={"request_id": job.request_id, "reason": error.code})
+            self._outbox.drop(entry)
+            return Done(request_id=job.request_id, ending=Ending.DROPPED, error=error)
+        except Drained as error:
+            return self._release(entry, job, error)
+        except EngineBroken as error:
+            self._give_up_broken(entry, job, error)
+            raise
+        except SettingsError as error:
+            # This machine is set up wrongly; the case is as good as before.
+            self._release(entry, job, error)
+            raise
+        except WorkerError as error:
+            return self._fail(entry, job, error)
+        except Exception as error:
+            logger.exception("job_failed_unexpectedly", extra={"request_id": job.request_id})
+            sentence = f"The worker failed unexpectedly ({type(error).__name__}); see its log."
+            return self._fail(entry, job, WorkerError(sentence, code="unexpected"))
+        finally:
+            watch.stop()
+            self._view.idle()
+            if not self._stop.is_asked():
+                # Where the case took its child along, the next one warms up while we wait.
+                self._runner.start()
+
+    def _work(self, entry: Entry, job: Job, watch: Watch) -> Done:
+        started = self._now()
+        try:
+            finished = self._segment(entry, job, watch)
+        except WorkerError as error:
+            # A killed child looks crashed and a stopped download cancelled: the verdict knows why.
+            if watch.verdict is not None:
+                raise watch.verdict from error
+            raise
+        segmented = self._now()
+        outcome = self._deliver(entry, finished, watch)
+        seconds = {"upload_s": self._now() - segmented, "total_s": self._now() - started}
+        _log_summary(job, finished.result, outcome, seconds)
+        return Done(
+            request_id=job.request_id,
+            ending=Ending.COMPLETED,
+            result=finished.result,
+            delivery=outcome,
+        )
+
+    def _segment(self, entry: Entry, job: Job, watch: Watch) -> Finished:
+        started = self._now()
+        files = self._inputs.download(
+            job,
+            entry.inputs_dir,
+            on_progress=lambda fraction: self._moved(job, watch, "downloading", fraction),
+            is_cancelled=watch.is_over,
+        )
+        download_s = self._now() - started
+        entry.outputs_dir.mkdir(exist_ok=True)
+        case = Case(
+            request_id=job.request_id,
+            series=tuple(
+                SeriesFiles(series_id=item.series_id, files=files[item.series_id])
+                for item in job.series
+            ),
+            main_series_id=job.main_series_id,
+            model=job.model or self._default_model,
+            output_dir=entry.outputs_dir,
+        )
+        watch.check()
+        result = self._runner.run(
+            case, on_progress=lambda stage, fraction: self._moved(job, watch, stage, fraction)
+        )
+        watch.finished()
+        return self._keep(entry, job, result, download_s)
+
+    def _keep(self, entry: Entry, job: Job, result: CaseResult, download_s: float) -> Finished:
+        timings = {"downloading": round(download_s, 3), **result.timings}
+        finished = Finished(
+            request_id=job.request_id,
+            result=replace(result, timings=timings),
+            artifacts={
+                name: file_sha256(entry.outputs_dir / name).hex() for name in result.artifacts
+            },
+        )
+        self._outbox.finish(entry, finished)
+        return finished
+
+    def _deliver(self, entry: Entry, finished: Finished, watch: Watch) -> Delivered:
+        request_id = finished.request_id
+
+        def report(fraction: float) -> None:
+            if self._stop.is_over():
+                raise ServerUnavailable("The worker is ending; it delivers after its next start.")
+            watch.moved("uploading", fraction)
+            self._view.stage(request_id, "uploading", fraction)
+
+        outcome = deliver(self._outbox, self._server, entry, finished, on_progress=report)
+        if outcome is Delivered.KEPT:
+            self._courier.take(entry, has_failed=True)
+        return outcome
+
+    def _moved(self, job: Job, watch: Watch, stage: str, fraction: float) -> None:
+        watch.check()
+        watch.moved(stage, fraction)
+        self._view.stage(job.request_id, stage, fraction)
+
+    def _fail(self, entry: Entry, job: Job, error: WorkerError) -> Done:
+        fields = {
+            "request_id": job.request_id,
+            "attempt": job.attempt,
+            "code": error.code,
+            "retryable": error.is_retryable,
+            "reason": error.message,
+        }
+        logger.error("case_failed", extra=fields)
+        failure = Failure.of(job.request_id, error)
+        self._outbox.fail(entry, failure)
+        if deliver(self._outbox, self._server, entry, failure) is Delivered.KEPT:
+            self._courier.take(entry, has_failed=True)
+        return Done(request_id=job.request_id, ending=Ending.FAILED, error=error)
+
+    def _release(self, entry: Entry, job: Job, error: WorkerError) -> Done:
+        try:
+            self._server.release(job.request_id, entry.lease_id)
+        except WorkerError as refusal:
+            # Its lease runs out by itself; kept, the next start would count it as an attempt.
+            logger.warning(
+                "release_failed", extra={"request_id": job.request_id, "reason": refusal.message}
+            )
+        else:
+            logger.info("job_released", extra={"request_id": job.request_id, "reason": error.code})
+        self._outbox.drop(entry)
+        return Done(request_id=job.request_id, ending=Ending.RELEASED, error=error)
+
+    def _give_up_broken(self, entry: Entry, job: Job, error: EngineBroken) -> None:
+        """Release the job the first time; a second time it may be the job that breaks the device.
+
+        Released for ever it would take one worker after the other down (CONTRACT 2.3: a job that
+        crashes its worker three times fails), so from then on it counts as an attempt.
+        """
+        if self._broken.note(job.request_id):
+            self._fail(entry, job, error)
+        else:
+            self._release(entry, job, error)
+
+
+class _BrokenBefore:
+    """Which requests were given back because the device broke, over restarts."""
+
+    _KEPT = 50
+
+    def __init__(self, work_dir: Path) -> None:
+        self._path = work_dir / "engine_broken.json"
+
+    def note(self, request_id: str) -> bool:
+        """Note a request and tell whether it was there already."""
+        try:
+            known = list(json.loads(self._path.read_text(encoding="utf-8"))["requests"])
+        except (OSError, ValueError, KeyError, TypeError):
+            known = []
+        is_known = request_id in known
+        kept = [item for item in known if item != request_id][-self._KEPT :]
+        write_json(self._path, {"requests": [*kept, request_id]})
+        return is_known
+
+
+def _log_summary(
+    job: Job, result: CaseResult, outcome: Delivered, seconds: dict[str, float]
+) -> None:
+    timings = {f"{stage}_s": value for stage, value in result.timings.items()}
+    fields = {
+        "request_id": job.request_id,
+        "attempt": job.attempt,
+        "model": f"{result.model.name}:{result.model.version}",
+        "segments": sum(1 for segment in result.segments if segment.voxels),
+        "tumor_ml": float(result.tumor_volume_ml),
+        "warnings": len(result.warnings),
+        "delivery": outcome.value,
+        **timings,
+        **seconds,
+    }
+    logger.info("case_finished", extra=fields)
