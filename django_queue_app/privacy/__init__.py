@@ -1,0 +1,1 @@
+"""What keeps the patient's identity inside the hospital (CONTRACT, section 2.4)."""
