@@ -1,0 +1,159 @@
+"""The one way in which a request's state changes: a conditional UPDATE and an event.
+
+Only the service layer calls this, inside its transactions.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+from django.dispatch import Signal
+
+from django_queue_app import signals
+from django_queue_app.errors import RequestNotFound, WrongState
+from django_queue_app.models import Attempt, Event, SegmentationRequest
+from django_queue_app.states import Status, is_allowed
+
+logger = logging.getLogger(__name__)
+
+SERVER = "server"
+
+# Whatever ends an attempt clears its lease in the same statement, or a delayed heartbeat would
+# bring the job back to life.
+WITHOUT_LEASE: dict[str, Any] = {
+    "lease_id": None,
+    "lease_expires_at": None,
+    "deadline_at": None,
+    "stage": "",
+}
+
+
+def lock(request_id: UUID) -> SegmentationRequest:
+    """Return the request, locked until the transaction ends.
+
+    Raises
+    ------
+    RequestNotFound
+        No request has this id.
+    """
+    request = SegmentationRequest.objects.select_for_update().filter(pk=request_id).first()
+    if request is None:
+        raise RequestNotFound
+    return request
+
+
+def move(
+    request: SegmentationRequest,
+    to: Status,
+    *,
+    actor: str,
+    reason: str,
+    now: datetime,
+    detail: str = "",
+    **fields: Any,
+) -> None:
+    """Take a request from the state in which it was read to another one.
+
+    Parameters
+    ----------
+    request : SegmentationRequest
+        As read in this transaction; it gets the new values.
+    to : Status
+        The new state.
+    actor, reason, detail : str
+        Who, why (snake_case) and, for people, more about it.
+    now : datetime
+        The server's time.
+    **fields
+        Further columns of the same UPDATE.
+
+    Raises
+    ------
+    WrongState
+        The table doesn't allow it, or somebody else changed the request first.
+    """
+    old = Status(request.status)
+    if not is_allowed(old, to):
+        raise WrongState(
+            f"The request is {old.value} and can't become {to.value}.",
+            f"요청의 현재 상태({old.label})에서는 할 수 없습니다.",
+        )
+    values = {"status": to.value, "updated_at": now, **fields}
+    unchanged = SegmentationRequest.objects.filter(
+        pk=request.pk, status=old, lease_id=request.lease_id
+    )
+    if unchanged.update(**values) != 1:
+        raise WrongState
+    for name, value in values.items():
+        setattr(request, name, value)
+    note(request, old, actor=actor, reason=reason, detail=detail, now=now)
+
+
+def note(
+    request: SegmentationRequest,
+    old: str,
+    *,
+    actor: str,
+    reason: str,
+    now: datetime,
+    detail: str = "",
+) -> None:
+    """Add the event of a change that was just made, and tell whoever waits after the commit."""
+    Event.objects.create(
+        request=request,
+        at=now,
+        actor=actor[:200],
+        from_status=old,
+        to_status=request.status,
+        reason=reason[:64],
+        detail=detail,
+    )
+    logger.info(
+        "request %s: %s -> %s (%s) by %s", request.pk, old or "new", request.status, reason, actor
+    )
+    announce(request)
+
+
+def announce(request: SegmentationRequest) -> None:
+    """Tell whoever waits for this request, or for any, once the transaction is committed."""
+    facts = {"request_id": request.pk, "status": request.status, "lane": request.lane}
+    if request.status == Status.PENDING:
+        transaction.on_commit(partial(_send, signals.request_filed, facts))
+    transaction.on_commit(partial(_send, signals.request_changed, facts))
+
+
+def _send(signal: Signal, facts: dict[str, Any]) -> None:
+    # What is committed is committed: a listener that fails must not turn the answer into a 500.
+    for receiver, answer in signal.send_robust(sender=SegmentationRequest, **facts):
+        if isinstance(answer, Exception):
+            logger.error("a listener failed: %r", receiver, exc_info=answer)
+
+
+def end_attempt(
+    attempt: Attempt,
+    outcome: Attempt.Outcome,
+    *,
+    now: datetime,
+    code: str = "",
+    message: str = "",
+) -> None:
+    """Write how a run ended."""
+    attempt.outcome = outcome
+    attempt.ended_at = now
+    attempt.failure_code = code
+    attempt.failure_message = message
+    attempt.save(update_fields=["outcome", "ended_at", "failure_code", "failure_message"])
+
+
+def end_current_attempt(
+    request: SegmentationRequest, outcome: Attempt.Outcome, *, now: datetime, code: str = ""
+) -> None:
+    """Write how the run that holds the request ended, if one does."""
+    if request.lease_id is not None:
+        current = Attempt.objects.get(lease_id=request.lease_id)
+        end_attempt(current, outcome, now=now, code=code)

@@ -1,0 +1,85 @@
+"""System checks: what is wrong with a site's settings, said when it starts."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, Warning, register
+
+from django_queue_app.conf import conf
+
+
+def _is_loopback(host: str) -> bool:
+    if host in {"localhost", "testserver"} or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _public_hosts() -> list[str]:
+    return [host for host in settings.ALLOWED_HOSTS if not _is_loopback(host)]
+
+
+@register()
+def check_settings(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:  # noqa: ARG001
+    """Report every problem with this app's settings."""
+    return [*_exposure(), *_times(), *_database()]
+
+
+def _exposure() -> Iterable[CheckMessage]:
+    public = ", ".join(_public_hosts())
+    if settings.DEBUG and public:
+        yield Error(
+            f"DEBUG is on while the site answers for {public}: its error pages show settings.",
+            hint="Unset DEBUG, or ALLOWED_HOSTS.",
+            id="django_queue_app.E001",
+        )
+    if public and not settings.SESSION_COOKIE_SECURE:
+        yield Warning(
+            f"The site answers for {public}, but its session cookies also travel without TLS.",
+            hint="Set CSRF_TRUSTED_ORIGINS=https://your.site, or SESSION_COOKIE_SECURE=true.",
+            id="django_queue_app.W001",
+        )
+    if not conf.deidentify:
+        yield Warning(
+            "SEGMENTATION_DEIDENTIFY is false: workers are sent who the patients are.",
+            hint="Unset it unless the workers stand in the hospital.",
+            id="django_queue_app.W002",
+        )
+    key = str(getattr(settings, "SEGMENTATION_PSEUDONYM_KEY", ""))
+    if key and len(key) < 32:
+        yield Error(
+            f"SEGMENTATION_PSEUDONYM_KEY has {len(key)} characters; pseudonyms could be undone.",
+            hint="Use at least 32 random characters, or unset it: the site makes its own.",
+            id="django_queue_app.E002",
+        )
+
+
+def _times() -> Iterable[CheckMessage]:
+    if conf.deadline < conf.lease:
+        yield Error(
+            "SEGMENTATION_DEADLINE_SECONDS is shorter than SEGMENTATION_LEASE_SECONDS.",
+            hint="The deadline of an attempt spans many leases; the defaults are 1800 and 90.",
+            id="django_queue_app.E003",
+        )
+    if conf.max_attempts < 1:
+        yield Error(
+            "SEGMENTATION_MAX_ATTEMPTS is less than 1: nothing would ever be tried.",
+            id="django_queue_app.E004",
+        )
+
+
+def _database() -> Iterable[CheckMessage]:
+    database = settings.DATABASES["default"]
+    mode = database.get("OPTIONS", {}).get("transaction_mode", "")
+    if database["ENGINE"].endswith("sqlite3") and str(mode).upper() != "IMMEDIATE":
+        yield Error(
+            "SQLite is used without IMMEDIATE transactions: under load, work would be lost.",
+            hint='Set DATABASES["default"]["OPTIONS"]["transaction_mode"] = "IMMEDIATE".',
+            id="django_queue_app.E005",
+        )

@@ -1,0 +1,107 @@
+"""Settings of this app, read from Django's settings at the moment they are needed.
+
+Every setting has a default, so the app works in any project; docs/operating.md lists them.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import TypeVar, cast
+
+from django.conf import settings
+
+from django_queue_app import secret_file
+from django_queue_app.states import Lane
+
+T = TypeVar("T")
+
+
+def _get(name: str, default: T) -> T:
+    return cast(T, getattr(settings, name, default))
+
+
+class Conf:
+    """The app's settings as typed properties."""
+
+    @property
+    def data_dir(self) -> Path:
+        """Folder for the site's own files: artifacts, the embedded DICOM store, secrets."""
+        return Path(_get("SEGMENTATION_DATA_DIR", Path("var/site")))
+
+    @property
+    def use_local_inference(self) -> bool:
+        """Route requests to the lab lane unless one says otherwise."""
+        return bool(_get("USE_LOCAL_INFERENCE", False))
+
+    @property
+    def default_lane(self) -> Lane:
+        """Lane of a request that doesn't name one."""
+        return Lane.LAB if self.use_local_inference else Lane.CLOUD
+
+    @property
+    def default_model(self) -> str:
+        """Model of a request that doesn't name one; empty: the worker's own default."""
+        return str(_get("DEFAULT_MODEL", ""))
+
+    @property
+    def wait_s(self) -> float:
+        """How long a segment call waits for its result."""
+        return float(_get("SEGMENTATION_WAIT_SECONDS", 300))
+
+    @property
+    def lease(self) -> timedelta:
+        """How long a claim or a heartbeat holds a request."""
+        return timedelta(seconds=_get("SEGMENTATION_LEASE_SECONDS", 90))
+
+    @property
+    def deadline(self) -> timedelta:
+        """The most that one attempt may take; no heartbeat extends a lease beyond it."""
+        return timedelta(seconds=_get("SEGMENTATION_DEADLINE_SECONDS", 1800))
+
+    @property
+    def max_attempts(self) -> int:
+        """Claims that may go wrong before a request fails for good."""
+        return int(_get("SEGMENTATION_MAX_ATTEMPTS", 3))
+
+    @property
+    def backoff_base_s(self) -> float:
+        """Pause before the second attempt; it doubles with each further one."""
+        return float(_get("SEGMENTATION_BACKOFF_SECONDS", 5))
+
+    @property
+    def backoff_max_s(self) -> float:
+        """Longest pause between attempts."""
+        return float(_get("SEGMENTATION_BACKOFF_MAX_SECONDS", 300))
+
+    @property
+    def legacy_offer(self) -> timedelta:
+        """How long a request shown to a worker without leases is kept for it."""
+        return timedelta(seconds=_get("SEGMENTATION_LEGACY_OFFER_SECONDS", 60))
+
+    @property
+    def legacy_lease(self) -> timedelta:
+        """How long a worker that sends no heartbeats may take."""
+        return timedelta(seconds=_get("SEGMENTATION_LEGACY_LEASE_SECONDS", 1800))
+
+    @property
+    def deidentify(self) -> bool:
+        """Serve pseudonymised instances to workers."""
+        return bool(_get("SEGMENTATION_DEIDENTIFY", True))
+
+    @property
+    def pseudonym_key(self) -> bytes:
+        """Key of the pseudonyms; made once in the data folder unless the settings give one.
+
+        Losing it breaks the way back from pseudonyms of jobs that are under way.
+        """
+        given = str(_get("SEGMENTATION_PSEUDONYM_KEY", ""))
+        return (given or secret_file.read_or_create(self.data_dir / "pseudonym.key")).encode()
+
+    @property
+    def max_upload_bytes(self) -> int:
+        """Largest body of one upload (artifact, DICOM instance or zip)."""
+        return int(_get("MAX_UPLOAD_BYTES", 1 << 30))
+
+
+conf = Conf()

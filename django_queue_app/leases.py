@@ -1,0 +1,371 @@
+"""How a worker gets a request and keeps it: claim, heartbeat, and leases that run out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, NoReturn
+from uuid import UUID
+
+from django.db import IntegrityError, transaction
+from django.db.models import F
+from django.utils import timezone
+
+from django_queue_app import changes
+from django_queue_app.changes import SERVER, WITHOUT_LEASE
+from django_queue_app.conf import conf
+from django_queue_app.errors import (
+    DeadlinePassed,
+    InvalidRequest,
+    LeaseNeverIssued,
+    LeaseNotCurrent,
+    NotYourJob,
+    RequestCancelled,
+    RequestFinished,
+    RequestNotFound,
+    WorkerTokenRequired,
+)
+from django_queue_app.models import ApiToken, Attempt, SegmentationRequest, Worker
+from django_queue_app.querysets import RequestQuerySet
+from django_queue_app.states import FINISHED, Stage, Status
+from django_queue_app.text import clean_text
+
+# A claim reaps at most so many, so that a poll stays short after a long night.
+_REAPED_AT_ONCE = 50
+_WORKER_IS_NOTED_EVERY = timedelta(seconds=10)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerInfo:
+    """How a worker describes itself when it polls."""
+
+    name: str
+    version: str = ""
+    device: str = ""
+    models: tuple[str, ...] = ()
+
+
+def claim(
+    *, token: ApiToken, lease_id: UUID, worker: WorkerInfo, now: datetime | None = None
+) -> SegmentationRequest | None:
+    """Give the best pending request that this worker may take, or None.
+
+    The same lease id gives the same request again, its attempt unchanged, while it holds it.
+    Leases that ran out are reaped first.
+
+    Raises
+    ------
+    WorkerTokenRequired
+        The token is a user's.
+    NotYourJob, LeaseNotCurrent, RequestCancelled, RequestFinished
+        The lease id was granted before, and its run is over.
+    """
+    now = now or timezone.now()
+    require_worker(token)
+    known = note_worker(token, worker, now)
+    if not _has_work(token, lease_id, known, now):
+        return None
+    try:
+        with transaction.atomic():
+            granted = _granted_before(token, lease_id, now)
+            if granted is None:
+                reap_expired(now)
+                granted = _grant(token, lease_id, known, now)
+            return granted
+    except IntegrityError:
+        # The same key twice at the same moment: the other call was granted the request.
+        with transaction.atomic():
+            return _granted_before(token, lease_id, now)
+
+
+def require_worker(token: ApiToken) -> None:
+    """Refuse a user's token.
+
+    Raises
+    ------
+    WorkerTokenRequired
+    """
+    if token.kind != ApiToken.Kind.WORKER:
+        raise WorkerTokenRequired
+
+
+def note_worker(
+    token: ApiToken, info: WorkerInfo, now: datetime, *, is_legacy: bool = False
+) -> Worker:
+    """Keep what a worker said of itself; write only what is new, or the time now and then."""
+    name = clean_text(info.name, 150) or token.name
+    said = {
+        "lane": token.lane,
+        "version": clean_text(info.version, 64),
+        "device": clean_text(info.device, 200),
+        "models_offered": sorted({clean_text(model, 100) for model in info.models}),
+        "is_legacy": is_legacy,
+    }
+    fresh = {**said, "first_seen_at": now, "last_seen_at": now}
+    worker = Worker.objects.filter(token=token, name=name).first()
+    if worker is None:
+        worker = Worker.objects.get_or_create(token=token, name=name, defaults=fresh)[0]
+    is_news = any(getattr(worker, key) != value for key, value in said.items())
+    if is_news or now - worker.last_seen_at >= _WORKER_IS_NOTED_EVERY:
+        for key, value in {**said, "last_seen_at": now}.items():
+            setattr(worker, key, value)
+        worker.save(update_fields=[*said, "last_seen_at"])
+    return worker
+
+
+def _has_work(token: ApiToken, lease_id: UUID, worker: Worker, now: datetime) -> bool:
+    # Most polls find nothing. Looking first keeps them from queuing for SQLite's one writer.
+    ready = SegmentationRequest.objects.ready(now, lane=token.lane, models=worker.models_offered)
+    return (
+        ready.exists()
+        or SegmentationRequest.objects.lease_expired(now).exists()
+        or Attempt.objects.filter(lease_id=lease_id).exists()
+    )
+
+
+def _granted_before(token: ApiToken, lease_id: UUID, now: datetime) -> SegmentationRequest | None:
+    attempt = Attempt.objects.select_related("request", "token").filter(lease_id=lease_id).first()
+    if attempt is None:
+        return None
+    _require_own(attempt, token)
+    _renew(attempt, now)
+    return SegmentationRequest.objects.get(pk=attempt.request_id)
+
+
+def _grant(
+    token: ApiToken, lease_id: UUID, worker: Worker, now: datetime
+) -> SegmentationRequest | None:
+    ready = SegmentationRequest.objects.ready(
+        now, lane=token.lane, models=worker.models_offered
+    ).not_offered_to_others(token, now)
+    return grant(
+        ready,
+        token=token,
+        lease_id=lease_id,
+        worker=worker,
+        lease=conf.lease,
+        deadline=conf.deadline,
+        now=now,
+    )
+
+
+def grant(
+    candidates: RequestQuerySet,
+    *,
+    token: ApiToken,
+    lease_id: UUID,
+    worker: Worker,
+    lease: timedelta,
+    deadline: timedelta,
+    now: datetime,
+) -> SegmentationRequest | None:
+    """Take the best of some pending requests by one UPDATE; None if there is none to take."""
+    best = candidates.best_first().skipping_locked().values("pk")[:1]
+    taken = SegmentationRequest.objects.filter(pk=best, status=Status.PENDING).update(
+        status=Status.PROCESSING,
+        lease_id=lease_id,
+        lease_expires_at=now + min(lease, deadline),
+        deadline_at=now + deadline,
+        attempt_count=F("attempt_count") + 1,
+        claim_count=F("claim_count") + 1,
+        offered_to=None,
+        offered_until=None,
+        stage=Stage.DOWNLOADING,
+        progress=0.0,
+        started_at=now,
+        updated_at=now,
+        processed_by=worker.name,
+    )
+    if taken != 1:
+        return None
+    request = SegmentationRequest.objects.get(lease_id=lease_id)
+    open_attempt(request, token=token, worker=worker, lease_id=lease_id, now=now)
+    changes.note(request, Status.PENDING, actor=actor_of(worker.name), reason="claimed", now=now)
+    return request
+
+
+def open_attempt(
+    request: SegmentationRequest, *, token: ApiToken, worker: Worker, lease_id: UUID, now: datetime
+) -> Attempt:
+    """Write that a run begins."""
+    return Attempt.objects.create(
+        request=request,
+        number=request.claim_count,
+        lease_id=lease_id,
+        token=token,
+        worker=worker,
+        worker_name=worker.name,
+        is_legacy=worker.is_legacy,
+        started_at=now,
+    )
+
+
+def actor_of(worker_name: str) -> str:
+    """Return how a worker is named in the history."""
+    return f"worker:{worker_name}"
+
+
+def reap_expired(now: datetime) -> int:
+    """Take back requests whose leases ran out; return how many. Call it inside a transaction."""
+    expired = SegmentationRequest.objects.lease_expired(now).order_by("lease_expires_at")
+    reaped = list(expired.skipping_locked()[:_REAPED_AT_ONCE])
+    for request in reaped:
+        worker_name = request.processed_by
+        changes.end_current_attempt(request, Attempt.Outcome.EXPIRED, now=now, code="lease_expired")
+        give_back(
+            request,
+            now=now,
+            actor=SERVER,
+            code="lease_expired",
+            message=f"The worker {worker_name} stopped answering, or took too long.",
+            is_retryable=True,
+            pause=timedelta(0),
+        )
+    return len(reaped)
+
+
+def give_back(
+    request: SegmentationRequest,
+    *,
+    now: datetime,
+    actor: str,
+    code: str,
+    message: str,
+    is_retryable: bool,
+    pause: timedelta,
+) -> None:
+    """Make a request whose run went wrong pending again, or failed once attempts are used up."""
+    if is_retryable and request.attempt_count < conf.max_attempts:
+        changes.move(
+            request,
+            Status.PENDING,
+            actor=actor,
+            reason=code,
+            detail=message,
+            now=now,
+            available_at=now + pause,
+            progress=0.0,
+            **WITHOUT_LEASE,
+        )
+        return
+    changes.move(
+        request,
+        Status.FAILED,
+        actor=actor,
+        reason=code,
+        detail=message,
+        now=now,
+        finished_at=now,
+        failure_code=code,
+        failure_message=message,
+        **WITHOUT_LEASE,
+    )
+
+
+def backoff(count: int) -> timedelta:
+    """Return the pause after the `count`-th time that something went wrong, from 1."""
+    doubled = conf.backoff_base_s * 2.0 ** min(count - 1, 30)
+    return timedelta(seconds=min(doubled, conf.backoff_max_s))
+
+
+def _require_own(attempt: Attempt, token: ApiToken) -> None:
+    require_worker(token)
+    # By name: a worker whose token was replaced still delivers what it had finished.
+    if attempt.token_id != token.pk and attempt.token.name != token.name:
+        raise NotYourJob
+
+
+def attempt_of(request_id: UUID, lease_id: UUID, token: ApiToken) -> Attempt:
+    """Return the run of a lease, if the lease is this request's and this worker's.
+
+    Raises
+    ------
+    RequestNotFound, LeaseNeverIssued, NotYourJob
+    """
+    attempt = (
+        Attempt.objects.select_related("request", "token")
+        .filter(lease_id=lease_id, request_id=request_id)
+        .first()
+    )
+    if attempt is None:
+        if not SegmentationRequest.objects.filter(pk=request_id).exists():
+            raise RequestNotFound
+        raise LeaseNeverIssued
+    _require_own(attempt, token)
+    return attempt
+
+
+def heartbeat(
+    *,
+    request_id: UUID,
+    lease_id: UUID,
+    token: ApiToken,
+    stage: str = "",
+    progress: float | None = None,
+    now: datetime | None = None,
+) -> float:
+    """Renew a lease and keep how far the worker has come; return the lease's seconds.
+
+    What it doesn't say stays as it was.
+
+    A lease that ran out is still current until a claim reaps it.
+
+    Raises
+    ------
+    RequestNotFound, LeaseNeverIssued, NotYourJob, InvalidRequest
+    RequestCancelled, RequestFinished
+        410: drop the job.
+    LeaseNotCurrent, DeadlinePassed
+        412: another attempt has it, or this one took too long.
+    """
+    now = now or timezone.now()
+    if stage not in {"", *Stage.values} or not 0.0 <= (progress or 0.0) <= 1.0:
+        raise InvalidRequest(
+            f"The stage is one of {', '.join(Stage.values)}; the progress is from 0 to 1.",
+            "단계(stage)나 진행률(progress, 0~1)의 값이 잘못되었습니다.",
+        )
+    with transaction.atomic():
+        attempt = attempt_of(request_id, lease_id, token)
+        seen: dict[str, Any] = {"stage": stage} if stage else {}
+        if progress is not None:
+            seen["progress"] = progress
+        # Everybody locks the worker's row before the request's, so that nobody waits in a circle.
+        note_seen(attempt, now)
+        expires_in_s = _renew(attempt, now, **seen)
+        changes.announce(attempt.request)
+    return expires_in_s
+
+
+def _renew(attempt: Attempt, now: datetime, **seen: Any) -> float:
+    deadline = attempt.request.deadline_at
+    expires_at = now + (conf.legacy_lease if attempt.is_legacy else conf.lease)
+    if deadline is not None:
+        expires_at = min(expires_at, deadline)
+    current = SegmentationRequest.objects.filter(
+        pk=attempt.request_id,
+        status=Status.PROCESSING,
+        lease_id=attempt.lease_id,
+        deadline_at__gt=now,
+    )
+    if current.update(lease_expires_at=expires_at, updated_at=now, **seen) != 1:
+        _refuse_lease(attempt)
+    return (expires_at - now).total_seconds()
+
+
+def note_seen(attempt: Attempt, now: datetime) -> None:
+    """Keep when the worker was last heard of."""
+    Worker.objects.filter(attempts=attempt, last_seen_at__lte=now - _WORKER_IS_NOTED_EVERY).update(
+        last_seen_at=now
+    )
+
+
+def _refuse_lease(attempt: Attempt) -> NoReturn:
+    """Say why a lease doesn't hold its request any more."""
+    request = SegmentationRequest.objects.get(pk=attempt.request_id)
+    if request.status == Status.CANCELLED:
+        raise RequestCancelled
+    if request.status in FINISHED:
+        raise RequestFinished
+    if request.lease_id == attempt.lease_id:
+        raise DeadlinePassed
+    raise LeaseNotCurrent

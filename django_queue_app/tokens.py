@@ -1,0 +1,139 @@
+"""Tokens: made, checked, revoked. Only a digest is stored, the secret is shown once.
+
+One round of SHA-256 is enough here: the secret is 256 random bits, so unlike a password it can't
+be guessed from its digest, and a slow digest would only burn CPU on each of a worker's many calls.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import secrets
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+
+from django_queue_app.errors import InvalidRequest, NameTaken
+from django_queue_app.models import ApiToken
+from django_queue_app.states import Lane
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import AbstractBaseUser
+
+PREFIX = "mri_"
+# Writing the time of use at every call would double the writes of a poll.
+_USE_IS_NOTED_EVERY = timedelta(seconds=60)
+
+
+def digest_of(secret: str) -> str:
+    """Return what is stored of a secret."""
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def create(
+    *,
+    name: str,
+    kind: str,
+    lane: str = "",
+    user: AbstractBaseUser | None = None,
+    now: datetime | None = None,
+) -> tuple[ApiToken, str]:
+    """Make a token.
+
+    Parameters
+    ----------
+    name : str
+        Unique among live tokens; the user part of `name:token` for Basic authentication.
+    kind : str
+        "worker" (then `lane` is needed) or "user" (then `user` is).
+    lane : str
+        "lab" or "cloud".
+    user : User, optional
+        Whom a user's token stands for.
+    now : datetime, optional
+        The server's time.
+
+    Returns
+    -------
+    tuple of ApiToken and str
+        The token and its secret, which can't be shown again.
+
+    Raises
+    ------
+    InvalidRequest
+        The parts don't fit together.
+    NameTaken
+        A live token has this name.
+    """
+    _check(name, kind, lane, user)
+    secret = PREFIX + secrets.token_urlsafe(32)
+    token = ApiToken(
+        name=name,
+        kind=kind,
+        lane=lane,
+        digest=digest_of(secret),
+        created_at=now or timezone.now(),
+    )
+    token.user_id = user.pk if user is not None else None
+    try:
+        with transaction.atomic():
+            token.save(force_insert=True)
+    except IntegrityError:
+        raise NameTaken(f"A live token is already named {name!r}; revoke it first.") from None
+    return token, secret
+
+
+def _check(name: str, kind: str, lane: str, user: AbstractBaseUser | None) -> None:
+    if not name or len(name) > 150 or ":" in name or not name.isprintable():
+        raise InvalidRequest("A token's name is 1 to 150 printable characters without a colon.")
+    if kind == ApiToken.Kind.WORKER and (lane not in Lane.values or user is not None):
+        raise InvalidRequest("A worker's token needs a lane, lab or cloud, and no user.")
+    if kind == ApiToken.Kind.USER and (user is None or lane):
+        raise InvalidRequest("A user's token needs a user and no lane.")
+    if kind not in ApiToken.Kind.values:
+        raise InvalidRequest("A token is for a worker or for a user.")
+
+
+def authenticate(
+    secret: str, *, name: str | None = None, now: datetime | None = None
+) -> ApiToken | None:
+    """Return the live token with this secret (and this name, if one is given)."""
+    now = now or timezone.now()
+    token = ApiToken.objects.live().select_related("user").filter(digest=digest_of(secret)).first()
+    if token is None or (name is not None and name != token.name):
+        return None
+    if token.user is not None and not token.user.is_active:
+        return None
+    _note_use(token, now)
+    return token
+
+
+def authenticate_header(header: str, *, now: datetime | None = None) -> ApiToken | None:
+    """Return the live token of an `Authorization` header: `Bearer token` or Basic `name:token`."""
+    scheme, _, value = header.strip().partition(" ")
+    value = value.strip()
+    if scheme.lower() == "bearer" and value:
+        return authenticate(value, now=now)
+    if scheme.lower() == "basic":
+        try:
+            name, colon, secret = base64.b64decode(value, validate=True).decode().partition(":")
+        except (binascii.Error, UnicodeDecodeError):
+            return None
+        return authenticate(secret, name=name, now=now) if colon else None
+    return None
+
+
+def revoke(token: ApiToken, *, now: datetime | None = None) -> bool:
+    """Make a token useless from now on; tell whether it was live."""
+    now = now or timezone.now()
+    token.revoked_at = token.revoked_at or now
+    return ApiToken.objects.live().filter(pk=token.pk).update(revoked_at=now) == 1
+
+
+def _note_use(token: ApiToken, now: datetime) -> None:
+    if token.last_used_at is None or now - token.last_used_at >= _USE_IS_NOTED_EVERY:
+        ApiToken.objects.filter(pk=token.pk).update(last_used_at=now)
+        token.last_used_at = now

@@ -1,0 +1,69 @@
+"""What `wakeup` needs of Django: a look into the database, and the services' signals."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from django.db import close_old_connections, connections
+from django.db.models import Count, Q
+from django.utils import timezone
+
+from django_queue_app.models import SegmentationRequest
+from django_queue_app.signals import request_changed, request_filed
+from django_queue_app.states import FINISHED, Status
+from django_queue_app.wakeup import Sight, Work, notify_changed, notify_ended, notify_work
+
+
+class DatabaseLook:
+    """The watcher's look: at most two queries, on the one connection of the watcher's thread."""
+
+    def __call__(self, *, lanes: Collection[str], request_ids: Collection[UUID]) -> Sight:
+        """Look for work in `lanes`, and for ends and changes among `request_ids`."""
+        close_old_connections()
+        rows = _read(request_ids) if request_ids else []
+        return Sight(
+            work=_claimable(lanes) if lanes else (),
+            ended=frozenset(key for key, status, _ in rows if status in FINISHED),
+            changed_at={key: changed_at for key, _, changed_at in rows},
+        )
+
+    def close(self) -> None:
+        """Close this thread's connections."""
+        connections.close_all()
+
+
+def _claimable(lanes: Collection[str]) -> tuple[Work, ...]:
+    """Count what a claim could take, by lane and model; expired leases are reaped by a claim."""
+    now = timezone.now()
+    due = Q(status=Status.PENDING, available_at__lte=now)
+    expired = Q(status=Status.PROCESSING, lease_expires_at__lte=now)
+    rows = (
+        SegmentationRequest.objects.filter(due | expired, lane__in=sorted(lanes))
+        .filter(Q(offered_until__isnull=True) | Q(offered_until__lte=now))
+        .order_by()
+        .values_list("lane", "model")
+        .annotate(count=Count("id"))
+    )
+    return tuple(Work(lane=lane, model=model, count=count) for lane, model, count in rows)
+
+
+def _read(request_ids: Collection[UUID]) -> list[tuple[UUID, str, datetime]]:
+    rows = SegmentationRequest.objects.filter(id__in=list(request_ids))
+    return list(rows.values_list("id", "status", "updated_at"))
+
+
+def _on_filed(*, lane: str, **_: Any) -> None:
+    notify_work(Work(lane=lane))
+
+
+def _on_changed(*, request_id: UUID, status: str, **_: Any) -> None:
+    notify_changed(request_id)
+    if status in FINISHED:
+        notify_ended(request_id)
+
+
+request_filed.connect(_on_filed, dispatch_uid="django_queue_app.watch.filed")
+request_changed.connect(_on_changed, dispatch_uid="django_queue_app.watch.changed")
