@@ -1,0 +1,12 @@
+"""Addresses of the reference site."""
+
+from __future__ import annotations
+
+from django.contrib import admin
+from django.urls import include, path
+
+urlpatterns = [
+    path("admin/", admin.site.urls),
+    path("api/", include("django_queue_app.api.urls")),
+    path("", include("django_queue_app.urls_pages")),
+]
