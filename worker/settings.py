@@ -15,16 +15,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
-from urllib.parse import urlsplit
 
 from worker.core.errors import SettingsError
 from worker.core.segments import SegmentSpec
+from worker.settings_inputs import (
+    CacheSettings,
+    InputSettings,
+    OrthancSettings,
+    address_fault,
+    read_cache,
+    read_inputs,
+    read_orthanc,
+)
 from worker.settings_models import ModelSettings, read_models
 from worker.settings_reader import Problems, Section, as_device, as_number, read_yaml
 
 __all__ = [
+    "CacheSettings",
     "Credentials",
+    "Environment",
     "InferenceSettings",
+    "InputSettings",
     "LogSettings",
     "ModelSettings",
     "OrthancSettings",
@@ -99,15 +110,6 @@ class LogSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OrthancSettings:
-    """Reserved for fetching images straight from an Orthanc; nothing reads it yet."""
-
-    url: str | None
-    user: str | None
-    password: str | None = field(repr=False)
-
-
-@dataclass(frozen=True, kw_only=True)
 class Settings:
     """Everything that can be configured."""
 
@@ -117,6 +119,8 @@ class Settings:
     models: Mapping[str, ModelSettings]
     default_model: str
     log: LogSettings
+    inputs: InputSettings
+    cache: CacheSettings
     orthanc: OrthancSettings
     config_path: Path
 
@@ -147,7 +151,7 @@ def load_settings(path: Path | None = None, environ: Mapping[str, str] | None = 
     config_path = find_config(path)
     problems = Problems(config_path.name)
     root = Section(_read(config_path, problems), path="", problems=problems)
-    env = _Environment(os.environ if environ is None else environ, problems)
+    env = Environment(os.environ if environ is None else environ, problems)
     settings = _settings(root, env, config_path)
     root.end()
     _check_default_model(settings, problems)
@@ -174,7 +178,7 @@ def _read(path: Path, problems: Problems) -> Mapping[Any, Any]:
     return body
 
 
-class _Environment:
+class Environment:
     """Environment variables that override the file; blank ones count as absent."""
 
     def __init__(self, values: Mapping[str, str], problems: Problems) -> None:
@@ -182,9 +186,11 @@ class _Environment:
         self.problems = problems
 
     def text(self, name: str) -> str | None:
+        """Give a variable's value, None where it is blank."""
         return self._values.get(name, "").strip() or None
 
     def number(self, name: str, default: float | None, *, most: float = 1e9) -> float | None:
+        """Give a variable's number > 0 and <= `most`, or the default."""
         text = self.text(name)
         if text is None:
             return default
@@ -195,7 +201,7 @@ class _Environment:
         return number if number is not None else default
 
 
-def _settings(root: Section, env: _Environment, config_path: Path) -> Settings:
+def _settings(root: Section, env: Environment, config_path: Path) -> Settings:
     base = config_path.parent
     models = read_models(root, base)
     default_model = root.text("default_model", next(iter(models), "")) or ""
@@ -206,12 +212,14 @@ def _settings(root: Section, env: _Environment, config_path: Path) -> Settings:
         models=MappingProxyType(_with_model_path(models, default_model, env)),
         default_model=default_model,
         log=_log(root.section("log"), worker, base),
-        orthanc=_orthanc(root.section("orthanc"), env),
+        inputs=(inputs := read_inputs(root.section("inputs"))),
+        cache=read_cache(root.section("cache")),
+        orthanc=read_orthanc(root.section("orthanc"), env, base, is_needed=inputs.is_direct),
         config_path=config_path,
     )
 
 
-def _server(section: Section, env: _Environment, base: Path) -> ServerSettings:
+def _server(section: Section, env: Environment, base: Path) -> ServerSettings:
     poll = section.number("poll_interval_s", 5)
     if section.raw("token") is not None:
         env.problems.add_sentence(
@@ -233,21 +241,15 @@ def _server(section: Section, env: _Environment, base: Path) -> ServerSettings:
     return settings
 
 
-def _url(section: Section, env: _Environment) -> str:
+def _url(section: Section, env: Environment) -> str:
     written = section.text("url", DEFAULT_URL)
     from_env = env.text("DJANGO_API_URL")
     url = (from_env or written).rstrip("/")
     key = "DJANGO_API_URL" if from_env else section.key("url")
-    try:
-        parts = urlsplit(url)
-        is_good = parts.scheme in ("http", "https") and bool(parts.hostname)
-        has_secret = parts.password is not None
-        _ = parts.port  # raises ValueError where it isn't a number below 65536
-    except ValueError:
-        is_good, has_secret = False, False
-    if has_secret:
+    fault = address_fault(url)
+    if fault == "secret":
         env.problems.add(key, "an address without a password in it", "one with a password")
-    elif not is_good:
+    elif fault is not None:
         env.problems.add(key, "an address such as https://mri.example.org", url)
     return url
 
@@ -259,7 +261,7 @@ def _existing(section: Section, name: str, base: Path, problems: Problems) -> Pa
     return path
 
 
-def _credentials(section: Section, env: _Environment, base: Path) -> Credentials | None:
+def _credentials(section: Section, env: Environment, base: Path) -> Credentials | None:
     token_file = _existing(section, "token_file", base, env.problems)
     token = env.text("WORKER_TOKEN")
     if token is not None:
@@ -297,7 +299,7 @@ def _worker(section: Section, base: Path) -> WorkerSettings:
     return settings
 
 
-def _inference(section: Section, env: _Environment) -> InferenceSettings:
+def _inference(section: Section, env: Environment) -> InferenceSettings:
     threshold = section.parsed("threshold", None, as_number(0, 1), "a number > 0 and <= 1")
     settings = InferenceSettings(
         device=_device(section, env),
@@ -310,7 +312,7 @@ def _inference(section: Section, env: _Environment) -> InferenceSettings:
     return settings
 
 
-def _device(section: Section, env: _Environment) -> str:
+def _device(section: Section, env: Environment) -> str:
     expected = "auto, cpu, cuda or cuda:N"
     written = section.parsed("device", "auto", as_device, expected)
     text = env.text("DEVICE")
@@ -333,22 +335,8 @@ def _log(section: Section, worker: WorkerSettings, base: Path) -> LogSettings:
     return settings
 
 
-def _orthanc(section: Section, env: _Environment) -> OrthancSettings:
-    if section.raw("password") is not None:
-        env.problems.add_sentence(
-            f"{section.key('password')}: secrets don't belong in this file; set ORTHANC_PASSWORD"
-        )
-    settings = OrthancSettings(
-        url=env.text("ORTHANC_URL") or section.text("url", None),
-        user=env.text("ORTHANC_USER") or section.text("user", None),
-        password=env.text("ORTHANC_PASSWORD"),
-    )
-    section.end()
-    return settings
-
-
 def _with_model_path(
-    models: dict[str, ModelSettings], default_model: str, env: _Environment
+    models: dict[str, ModelSettings], default_model: str, env: Environment
 ) -> dict[str, ModelSettings]:
     """Let MODEL_PATH stand for the default model's path; a relative one starts where we are."""
     text = env.text("MODEL_PATH")
