@@ -48,6 +48,7 @@ REQUIREMENTS = {
         "django>=5.2,<5.3",
         "django-ninja>=1.4",
         "highdicom>=0.28,<0.29",
+        "nibabel>=5.3",
         "numpy>=2.0",
         "pillow>=11",
         "prometheus-client>=0.21",

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from django.urls import path
 
-from django_queue_app import views
+from django_queue_app.pages import sign_in, study, viewer
+
+_SERIES = "viewer/series/<str:series_id>/"
 
 urlpatterns = [
-    path("", views.study, name="segmentation-study"),
-    path("login/", views.SignIn.as_view(), name="segmentation-login"),
-    path("logout/", views.SignOut.as_view(), name="segmentation-logout"),
-    path("viewer/series/<str:series_id>/", views.viewer_grid, name="segmentation-viewer-grid"),
+    path("", study.study, name="segmentation-study"),
+    path("login/", sign_in.SignIn.as_view(), name="segmentation-login"),
+    path("logout/", sign_in.SignOut.as_view(), name="segmentation-logout"),
+    path(_SERIES, viewer.grid, name="segmentation-viewer-grid"),
     path(
-        "viewer/series/<str:series_id>/slices/<int:index>.png",
-        views.viewer_slice,
-        name="segmentation-viewer-slice",
+        _SERIES + "slices/<int:index>.png", viewer.slice_picture, name="segmentation-viewer-slice"
     ),
+    path(_SERIES + "volume.nii.gz", viewer.volume, name="segmentation-viewer-volume"),
 ]
