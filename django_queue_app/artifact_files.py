@@ -1,44 +1,60 @@
-"""Result files in Django's default storage: written once, never over another, and to stay."""
+"""Result files in the site's storage: written once, never over another, and to stay."""
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
+import secrets
 from typing import Any
 
 from django.core.files import File
-from django.core.files.storage import default_storage
+
+from django_queue_app import site_storage
+
+# The database keeps names without it: what it means is decided here alone.
+AREA = "artifacts"
 
 
-def keep_file(name: str, content: File[Any]) -> str:
+def keep_file(folder: str, name: str, content: File[Any]) -> str:
     """Write a new file and make it outlast a power cut.
 
     Parameters
     ----------
+    folder : str
+        Where it belongs, with forward slashes: the request and the lease.
     name : str
-        Under which it is wanted, with forward slashes.
+        What it is called there.
     content : File
         Read from its start.
 
     Returns
     -------
     str
-        The name that it got in the storage; another one where `name` was taken.
+        The name to read it by; no other file ever has it, so two uploads at once can't write over
+        each other, whatever the storage does with a name that it knows.
+
+    Raises
+    ------
+    StorageUnavailable
     """
-    storage_name = default_storage.save(name, content)
-    try:
-        path = Path(default_storage.path(storage_name))
-    except NotImplementedError:  # a store without files of its own looks after that itself
-        return storage_name
-    _sync(path)
-    if os.name == "posix":  # Windows can't open a folder
-        _sync(path.parent)
-    return storage_name
+    kept = f"{folder}/{secrets.token_hex(6)}-{name}"
+    site_storage.write_file(f"{AREA}/{kept}", content)
+    return kept
 
 
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def read_file(storage_name: str) -> bytes:
+    """Return a kept file's bytes.
+
+    Raises
+    ------
+    StorageUnavailable
+    """
+    return site_storage.read_file(f"{AREA}/{storage_name}")
+
+
+def delete_file(storage_name: str) -> None:
+    """Remove a kept file.
+
+    Raises
+    ------
+    StorageUnavailable
+    """
+    site_storage.delete_file(f"{AREA}/{storage_name}")

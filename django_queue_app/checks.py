@@ -9,6 +9,7 @@ from typing import Any
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning, register
 
+from django_queue_app import secret_file, site_storage
 from django_queue_app.conf import conf
 
 
@@ -28,7 +29,7 @@ def _public_hosts() -> list[str]:
 @register()
 def check_settings(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:  # noqa: ARG001
     """Report every problem with this app's settings."""
-    return [*_exposure(), *_times(), *_database()]
+    return [*_exposure(), *_times(), *_database(), *_shared_secrets()]
 
 
 def _exposure() -> Iterable[CheckMessage]:
@@ -82,4 +83,31 @@ def _database() -> Iterable[CheckMessage]:
             "SQLite is used without IMMEDIATE transactions: under load, work would be lost.",
             hint='Set DATABASES["default"]["OPTIONS"]["transaction_mode"] = "IMMEDIATE".',
             id="django_queue_app.E005",
+        )
+
+
+def _shared_secrets() -> Iterable[CheckMessage]:
+    """Report secrets of one machine in a site that is made to run on several.
+
+    A database server and a bucket are what machines share; a data folder is not. With a key of its
+    own, each would sign its users out of the others, and couldn't undo the others' pseudonyms.
+    """
+    is_sqlite = settings.DATABASES["default"]["ENGINE"].endswith("sqlite3")
+    if is_sqlite or not site_storage.is_configured():
+        return
+    kept = secret_file.read(conf.data_dir / "secret.key")
+    local = [
+        name
+        for name, is_local in (
+            ("SECRET_KEY", kept == settings.SECRET_KEY),
+            ("SEGMENTATION_PSEUDONYM_KEY", not conf.has_given_pseudonym_key),
+        )
+        if is_local
+    ]
+    if local:
+        yield Error(
+            f"Database and files are shared by several machines, but {' and '.join(local)} would "
+            "be each machine's own.",
+            hint="Give every process of the site the same values by its environment.",
+            id="django_queue_app.E006",
         )

@@ -90,6 +90,11 @@ class Conf:
         return bool(_get("SEGMENTATION_DEIDENTIFY", True))
 
     @property
+    def has_given_pseudonym_key(self) -> bool:
+        """Whether the settings name the key, so that every machine has the same."""
+        return bool(_get("SEGMENTATION_PSEUDONYM_KEY", ""))
+
+    @property
     def pseudonym_key(self) -> bytes:
         """Key of the pseudonyms; made once in the data folder unless the settings give one.
 
@@ -97,6 +102,76 @@ class Conf:
         """
         given = str(_get("SEGMENTATION_PSEUDONYM_KEY", ""))
         return (given or secret_file.read_or_create(self.data_dir / "pseudonym.key")).encode()
+
+    @property
+    def previous_pseudonym_key(self) -> bytes:
+        """The key before the present one; masks made under it are still taken. Empty: none."""
+        return str(_get("SEGMENTATION_PSEUDONYM_KEY_PREVIOUS", "")).encode()
+
+    @property
+    def direct_fetch(self) -> bool:
+        """Let workers read from the PACS themselves, so that their masks name the originals."""
+        return bool(_get("SEGMENTATION_DIRECT_FETCH", False))
+
+    @property
+    def allow_burned_in(self) -> bool:
+        """Serve images that say themselves that text is burned into them."""
+        return bool(_get("SEGMENTATION_ALLOW_BURNED_IN", False))
+
+    @property
+    def pacs(self) -> str:
+        """Name of the adapter to the archive of images."""
+        return str(_get("SEGMENTATION_PACS", "embedded"))
+
+    @property
+    def pacs_url(self) -> str:
+        """Address of Orthanc, or of a DICOMweb server's root."""
+        return str(_get("SEGMENTATION_PACS_URL", ""))
+
+    @property
+    def pacs_user(self) -> str:
+        """Name for HTTP Basic."""
+        return str(_get("SEGMENTATION_PACS_USER", ""))
+
+    @property
+    def pacs_password(self) -> str:
+        """Password for HTTP Basic."""
+        return str(_get("SEGMENTATION_PACS_PASSWORD", ""))
+
+    @property
+    def pacs_token(self) -> str:
+        """Bearer token, instead of user and password."""
+        return str(_get("SEGMENTATION_PACS_TOKEN", ""))
+
+    @property
+    def pacs_ca(self) -> str:
+        """File of certificates to trust instead of the system's."""
+        return str(_get("SEGMENTATION_PACS_CA", ""))
+
+    @property
+    def pacs_timeout_s(self) -> float:
+        """Longest silence of the archive within a call."""
+        return float(_get("SEGMENTATION_PACS_TIMEOUT_SECONDS", 30))
+
+    @property
+    def pacs_deadline_s(self) -> float:
+        """The most that one call to the archive may take."""
+        return float(_get("SEGMENTATION_PACS_DEADLINE_SECONDS", 300))
+
+    @property
+    def pacs_list_days(self) -> int:
+        """List studies of so many days back only; 0: all."""
+        return int(_get("SEGMENTATION_PACS_LIST_DAYS", 0))
+
+    @property
+    def input_cache_bytes(self) -> int:
+        """Most that the cache of prepared inputs may hold."""
+        return int(_get("SEGMENTATION_INPUT_CACHE_BYTES", 4 << 30))
+
+    @property
+    def input_cache_age(self) -> timedelta:
+        """How long a prepared input is kept after its last use."""
+        return timedelta(hours=_get("SEGMENTATION_INPUT_CACHE_HOURS", 24))
 
     @property
     def max_upload_bytes(self) -> int:

@@ -7,10 +7,9 @@ import zlib
 from uuid import UUID
 
 from django.core.files.base import ContentFile
-from django.core.files.storage import default_storage
 
 from django_queue_app import services
-from django_queue_app.artifact_files import keep_file
+from django_queue_app.artifact_files import keep_file, read_file
 from django_queue_app.conf import conf
 from django_queue_app.errors import ArtifactMissing, ServiceError
 from django_queue_app.models import Artifact, SegmentationRequest
@@ -51,14 +50,14 @@ def finalise(request: SegmentationRequest, lease_id: UUID) -> FinalisedMask:
     if MASK not in delivered:
         raise ArtifactMissing
     if VOLUME in delivered:
-        _require_nifti(_read(delivered[VOLUME]))
+        _require_nifti(read_file(delivered[VOLUME]))
     main = _describe(request.main_series_id)
     vault = _vault_of(request, main)
     original = get_pacs().read_instance(main.instances[0].id)
-    mask = reidentify_seg(_read(delivered[MASK]), vault, original)
+    mask = reidentify_seg(read_file(delivered[MASK]), vault, original)
     report = b""
     if REPORT in delivered:
-        report = reidentify_json(_read(delivered[REPORT]), vault)
+        report = reidentify_json(read_file(delivered[REPORT]), vault)
     return FinalisedMask(
         seg_instance_id=mask.instance_id,
         mask_storage_name=_keep(request, lease_id, MASK, mask.data),
@@ -80,7 +79,7 @@ def store_in_pacs(request: SegmentationRequest) -> None:
     mask = request.visible_artifacts().filter(name=MASK).first()
     if mask is None:
         raise ArtifactMissing
-    stored = get_pacs().store_instance(_read(mask.served_storage_name))
+    stored = get_pacs().store_instance(read_file(mask.served_storage_name))
     if stored.is_conflicting:
         raise ConflictingInstance
     services.mark_saved_to_pacs(request_id=request.pk, seg_instance_id=stored.instance_id)
@@ -121,14 +120,9 @@ def _vault_of(request: SegmentationRequest, main: SeriesDescription) -> Vault:
     return build_vault(main, others, current_pseudonyms() if conf.deidentify else None)
 
 
-def _read(storage_name: str) -> bytes:
-    with default_storage.open(storage_name) as file:
-        return bytes(file.read())
-
-
 def _keep(request: SegmentationRequest, lease_id: UUID, name: str, data: bytes) -> str:
     """Write a new file beside the worker's own."""
-    return keep_file(f"{request.pk}/{lease_id}/final/{name}", ContentFile(data))
+    return keep_file(f"{request.pk}/{lease_id}/final", name, ContentFile(data))
 
 
 def _require_nifti(data: bytes) -> None:

@@ -171,6 +171,15 @@ class ArtifactMissing(ServiceError):
     default_message_ko = "결과에 적힌 파일이 업로드되지 않았습니다. 먼저 업로드하십시오."
 
 
+class StorageUnavailable(ServiceError):
+    """The disk or the bucket with the site's files is full, away, or has lost a file."""
+
+    code = "storage_unavailable"
+    http_status = 503
+    default_message = "The site's file storage can't be used now; try again, or ask who runs it."
+    default_message_ko = "사이트의 파일 저장소를 사용할 수 없습니다. 잠시 후 다시 시도하십시오."
+
+
 class NameTaken(ServiceError):
     """A live token has this name."""
 

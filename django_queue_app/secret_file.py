@@ -25,6 +25,11 @@ def read_or_create(path: Path) -> str:
     return path.read_text(encoding="ascii").strip()
 
 
+def read(path: Path) -> str | None:
+    """Return the secret kept in `path`, or None; make none."""
+    return path.read_text(encoding="ascii").strip() if path.exists() else None
+
+
 def _create(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")

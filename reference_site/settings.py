@@ -15,6 +15,7 @@ import dj_database_url
 from django.core.exceptions import ImproperlyConfigured
 
 from django_queue_app import secret_file
+from reference_site import object_storage
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -174,19 +175,14 @@ STATIC_ROOT.mkdir(parents=True, exist_ok=True)  # WhiteNoise warns about a missi
 # Serve from the apps' own folders, so that `collectstatic` is not needed on a fresh machine.
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_ALLOW_ALL_ORIGINS = False
-MEDIA_ROOT = SEGMENTATION_DATA_DIR / "artifacts"
-MEDIA_URL = ""  # artifacts are never served by name; the API checks who asks
-STORAGES = {
-    "default": {
-        "BACKEND": "django.core.files.storage.FileSystemStorage",
-        "OPTIONS": {
-            "location": MEDIA_ROOT,
-            "file_permissions_mode": 0o600,
-            "directory_permissions_mode": 0o700,
-        },
-    },
+STORAGES: dict[str, dict[str, Any]] = {
     "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
 }
+# Empty: artifacts and the embedded DICOM store lie in the data folder. `s3://bucket/prefix` puts
+# them where several machines reach them; AWS's own variables hold its address and keys.
+SEGMENTATION_STORAGE = os.environ.get("SEGMENTATION_STORAGE", "").strip()
+if SEGMENTATION_STORAGE:
+    STORAGES["segmentation"] = object_storage.from_url(SEGMENTATION_STORAGE)
 DATA_UPLOAD_MAX_MEMORY_SIZE = 10 << 20
 
 # --- language and time ----------------------------------------------------------------------------

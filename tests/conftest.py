@@ -22,8 +22,4 @@ def site_folder(settings: Any, tmp_path_factory: pytest.TempPathFactory) -> Path
     """Give each test a data folder of its own, so that none writes into the developer's site."""
     folder = tmp_path_factory.mktemp("site")
     settings.SEGMENTATION_DATA_DIR = folder
-    default = settings.STORAGES["default"]
-    options = {**default["OPTIONS"], "location": folder / "artifacts"}
-    settings.STORAGES = {**settings.STORAGES, "default": {**default, "OPTIONS": options}}
-    settings.MEDIA_ROOT = folder / "artifacts"
     return folder

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 
-from django.core.files.storage import default_storage
 from django.http import HttpRequest, HttpResponse
 from ninja import Router
 
+from django_queue_app import artifact_files
 from django_queue_app.api.auth import FRONT_END, caller_of
 from django_queue_app.api.document import IF_NONE_MATCH, answers, extra
 from django_queue_app.api.errors import NotFinished
@@ -26,7 +26,16 @@ MEDIA_TYPES = {
     "mask.nii.gz": "application/gzip",
     "preview.png": "image/png",
     "report.json": "application/json",
+    "report.html": "text/html; charset=utf-8",
 }
+_SHOWN_IN_PLACE = frozenset({"preview.png", "report.html"})
+
+# A page that a worker wrote is shown on this site's own address: in a sandbox it is of no origin,
+# runs nothing, sends nothing and reads no cookie, whatever stands in it.
+REPORT_POLICY = (
+    "sandbox; default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
+)
 
 
 def _add_route(name: str, media_type: str) -> None:
@@ -61,10 +70,12 @@ def _answer(request: HttpRequest, request_id: str, name: str) -> HttpResponse:
     else:
         response = HttpResponse(data, content_type=MEDIA_TYPES[name])
         response["Content-Length"] = str(len(data))
-        kind = "inline" if name == "preview.png" else "attachment"
+        kind = "inline" if name in _SHOWN_IN_PLACE else "attachment"
         # The request's id only: a file name ends up in places that nobody watches.
         response["Content-Disposition"] = f'{kind}; filename="{found.pk}-{name}"'
         response["X-Content-Type-Options"] = "nosniff"
+        if name == "report.html":
+            response["Content-Security-Policy"] = REPORT_POLICY
     response["ETag"] = etag
     response["Cache-Control"] = "no-store"
     return response
@@ -73,8 +84,7 @@ def _answer(request: HttpRequest, request_id: str, name: str) -> HttpResponse:
 def _read(found: SegmentationRequest, name: str) -> bytes:
     artifact = found.visible_artifacts().filter(name=name).first()
     if artifact is not None:
-        with default_storage.open(artifact.served_storage_name) as file:
-            return bytes(file.read())
+        return artifact_files.read_file(artifact.served_storage_name)
     if name == "mask.dcm" and found.seg_instance_id:
         return _read_from_pacs(found.seg_instance_id)
     raise ArtifactNotFound

@@ -9,11 +9,10 @@ from contextlib import contextmanager
 from typing import IO
 
 from django.core.files import File
-from django.core.files.storage import default_storage
 from django.http import HttpRequest, HttpResponse
 from ninja import Router
 
-from django_queue_app import services
+from django_queue_app import artifact_files, services
 from django_queue_app.api import worker_schemas
 from django_queue_app.api.attempts import find_own_attempt, request_key
 from django_queue_app.api.auth import WORKER, worker_token_of
@@ -21,7 +20,6 @@ from django_queue_app.api.document import CONTENT_DIGEST, IF_MATCH, answers, ext
 from django_queue_app.api.encode import ARTIFACT_NAMES, json_answer
 from django_queue_app.api.errors import BodyTooLarge, DigestMismatch
 from django_queue_app.api.headers import content_digest, read_content_digest, require_lease
-from django_queue_app.artifact_files import keep_file
 from django_queue_app.conf import conf
 from django_queue_app.errors import ArtifactNotFound
 
@@ -61,7 +59,7 @@ def upload_artifact(request: HttpRequest, request_id: str, name: str) -> HttpRes
         )
     find_own_attempt(key, lease_id, token)
     with _received(request, digest) as (body, size_bytes):
-        storage_name = keep_file(f"{key}/{lease_id}/{name}", File(body, name=name))
+        storage_name = artifact_files.keep_file(f"{key}/{lease_id}", name, File(body, name=name))
     try:
         artifact, is_new = services.record_artifact(
             request_id=key,
@@ -73,10 +71,10 @@ def upload_artifact(request: HttpRequest, request_id: str, name: str) -> HttpRes
             storage_name=storage_name,
         )
     except Exception:
-        default_storage.delete(storage_name)
+        artifact_files.delete_file(storage_name)
         raise
     if not is_new and artifact.storage_name != storage_name:
-        default_storage.delete(storage_name)
+        artifact_files.delete_file(storage_name)
     return json_answer(
         {"name": name, "bytes": size_bytes, "sha256": digest},
         status=201 if is_new else 200,

@@ -1,22 +1,21 @@
 """The archive that needs nothing else installed: files by digest, an index in the site's database.
 
-A file is written whole (temporary name, fsync, rename, fsync of the folder) before its row exists,
-so that an instance that is listed can always be read.
+A file is written whole into the site's storage (a disk or a bucket) before its row exists, so that
+an instance that is listed can always be read.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
+from django.core.files.base import ContentFile
 from django.db import DatabaseError, transaction
 from django.db.models import QuerySet, Sum
 
-from django_queue_app.conf import conf
+from django_queue_app import site_storage
+from django_queue_app.errors import StorageUnavailable
 from django_queue_app.pacs import orthanc_ids
 from django_queue_app.pacs.header import InstanceHeader, read_header
 from django_queue_app.pacs.index import Instance, Series, Study
@@ -60,11 +59,11 @@ class EmbeddedPacs:
     def read_instance(self, instance_id: str) -> bytes:
         """Return an instance's file."""
         try:
-            return file_path(_value_of(instance_id, "sha256")).read_bytes()
-        except OSError as error:
+            return site_storage.read_file(_file_name(_value_of(instance_id, "sha256")))
+        except StorageUnavailable as error:
             raise PacsUnavailable(
-                "A file of the embedded DICOM store can't be read; check the data folder.",
-                "내장 DICOM 저장소의 파일을 읽을 수 없습니다. 데이터 폴더를 확인하십시오.",
+                "A file of the embedded DICOM store can't be read; check the site's storage.",
+                "내장 DICOM 저장소의 파일을 읽을 수 없습니다. 사이트의 저장소를 확인하십시오.",
             ) from error
 
     def store_instance(self, data: bytes) -> StoredInstance:
@@ -74,7 +73,7 @@ class EmbeddedPacs:
         known = Instance.objects.filter(pk=header.instance_key).values_list("sha256", flat=True)
         present = known.first()
         if present is None:
-            _write_file(file_path(sha256), data)
+            _write_file(sha256, data)
             present, is_new = _index(header, sha256, len(data))
         else:
             is_new = False
@@ -91,15 +90,12 @@ class EmbeddedPacs:
         return found.order_by("created_at", "id").first()
 
     def check(self) -> None:
-        """Return if folder and index can be used."""
+        """Return if storage and index can be used."""
         try:
-            _root().mkdir(parents=True, exist_ok=True)
-            is_writable = os.access(_root(), os.R_OK | os.W_OK | os.X_OK)
+            site_storage.check()
             Instance.objects.exists()
-        except (OSError, DatabaseError) as error:
+        except (StorageUnavailable, DatabaseError) as error:
             raise _unusable() from error
-        if not is_writable:
-            raise _unusable()
 
 
 def _value_of(instance_id: str, field: str) -> str:
@@ -111,53 +107,26 @@ def _value_of(instance_id: str, field: str) -> str:
     return str(found)
 
 
-def file_path(sha256: str) -> Path:
-    """Return where the file with this digest lies."""
-    return _root() / sha256[:2] / sha256[2:4] / f"{sha256}.dcm"
-
-
-def _root() -> Path:
-    return conf.data_dir / "dicom"
+def _file_name(sha256: str) -> str:
+    """Return the name of the file with this digest; folders of a few thousand stay quick."""
+    return f"dicom/{sha256[:2]}/{sha256[2:4]}/{sha256}.dcm"
 
 
 def _unusable() -> PacsUnavailable:
     return PacsUnavailable(
-        "The embedded DICOM store can't be used; check that its folder is writable.",
-        "내장 DICOM 저장소를 사용할 수 없습니다. 폴더의 쓰기 권한을 확인하십시오.",
+        "The embedded DICOM store can't be used; check the site's storage.",
+        "내장 DICOM 저장소를 사용할 수 없습니다. 사이트의 저장소를 확인하십시오.",
     )
 
 
-def _write_file(path: Path, data: bytes) -> None:
-    if path.exists() and path.stat().st_size == len(data):
-        return
+def _write_file(sha256: str, data: bytes) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
-        _sync_folder(path.parent)
-    except OSError as error:
+        site_storage.write_file(_file_name(sha256), ContentFile(data))
+    except StorageUnavailable as error:
         raise PacsUnavailable(
-            "The embedded DICOM store can't write; check the disk's space and permissions.",
-            "내장 DICOM 저장소에 쓸 수 없습니다. 디스크 공간과 권한을 확인하십시오.",
+            "The embedded DICOM store can't write; check the storage's space and permissions.",
+            "내장 DICOM 저장소에 쓸 수 없습니다. 저장소의 공간과 권한을 확인하십시오.",
         ) from error
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name != "posix":  # Windows can't open a folder
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @transaction.atomic

@@ -41,13 +41,6 @@ def site(db: None, settings: Any, tmp_path: Path) -> Iterator[Site]:
     settings.SEGMENTATION_DATA_DIR = tmp_path
     settings.USE_LOCAL_INFERENCE = True
     settings.SEGMENTATION_WAIT_SECONDS = 0.3
-    settings.STORAGES = {
-        **settings.STORAGES,
-        "default": {
-            "BACKEND": "django.core.files.storage.FileSystemStorage",
-            "OPTIONS": {"location": tmp_path / "artifacts"},
-        },
-    }
     refusals.forget()
     user = get_user_model().objects.create_user("doctor")
     _, user_secret = tokens.create(name="page", kind="user", user=user)

@@ -13,9 +13,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 from django.core.files.base import ContentFile
-from django.core.files.storage import default_storage
 
-from django_queue_app import delivery, served, services, tokens
+from django_queue_app import artifact_files, delivery, served, services, tokens
 from django_queue_app.errors import ArtifactMissing
 from django_queue_app.models import ApiToken, SegmentationRequest
 from django_queue_app.pacs import get_pacs
@@ -51,7 +50,7 @@ class Held:
             name=name,
             sha256=sha256,
             size_bytes=len(data),
-            storage_name=default_storage.save(f"{self.lease_id}/{name}", ContentFile(data)),
+            storage_name=artifact_files.keep_file(str(self.lease_id), name, ContentFile(data)),
         )
         return sha256
 
@@ -118,8 +117,7 @@ def test_a_delivered_mask_lies_in_the_archive_under_its_patient(held: Held) -> N
     main = get_pacs().describe_series(request.main_series_id)
     assert series.summary.study_id == main.summary.study_id
     final = request.visible_artifacts().get(name="report.json").served_storage_name
-    with default_storage.open(final) as file:
-        assert json.load(file) == {"series": main.summary.series_uid}
+    assert json.loads(artifact_files.read_file(final)) == {"series": main.summary.series_uid}
 
 
 def test_a_mask_that_the_archive_could_not_take_is_stored_later(
