@@ -7,7 +7,7 @@ an instance that is listed can always be read.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from django.core.files.base import ContentFile
@@ -34,6 +34,8 @@ from django_queue_app.sequence_type import guess_sequence_type
 
 class EmbeddedPacs:
     """The embedded store."""
+
+    is_remote = False
 
     def list_series(self) -> Sequence[SeriesSummary]:
         """Return every series, newest study first."""
@@ -65,6 +67,11 @@ class EmbeddedPacs:
                 "A file of the embedded DICOM store can't be read; check the site's storage.",
                 "내장 DICOM 저장소의 파일을 읽을 수 없습니다. 사이트의 저장소를 확인하십시오.",
             ) from error
+
+    def read_series(self, series: SeriesDescription) -> Iterator[tuple[str, bytes]]:
+        """Yield id and file of every instance."""
+        for one in series.instances:
+            yield one.id, self.read_instance(one.id)
 
     def store_instance(self, data: bytes) -> StoredInstance:
         """Keep an instance; of two contents under one SOP Instance UID the first stays."""

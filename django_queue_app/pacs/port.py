@@ -6,7 +6,7 @@ that a page works the same against the embedded store, Orthanc or a DICOMweb ser
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -43,6 +43,61 @@ class PacsUnavailable(ServiceError):
     default_message_ko = "영상 저장소가 응답하지 않습니다. 다시 시도하거나 관리자에게 문의하십시오."
 
 
+class PacsTooSlow(PacsUnavailable):
+    """The archive began to answer, or not even that, and did not finish in time."""
+
+    code = "pacs_too_slow"
+    default_message = (
+        "The image archive takes too long to answer; try again later, or ask who operates it."
+    )
+    default_message_ko = (
+        "영상 저장소의 응답이 너무 느립니다. 나중에 다시 시도하거나 관리자에게 문의하십시오."
+    )
+
+
+class PacsCredentialsRefused(PacsUnavailable):
+    """The archive does not accept the site's credentials."""
+
+    code = "pacs_credentials_refused"
+    http_status = 502
+    default_message = (
+        "The image archive refuses the site's credentials; correct SEGMENTATION_PACS_USER, "
+        "SEGMENTATION_PACS_PASSWORD or SEGMENTATION_PACS_TOKEN."
+    )
+    default_message_ko = (
+        "영상 저장소가 사이트의 인증 정보를 거부합니다. SEGMENTATION_PACS_USER, "
+        "SEGMENTATION_PACS_PASSWORD 또는 SEGMENTATION_PACS_TOKEN을 수정하십시오."
+    )
+
+
+class PacsBadAnswer(PacsUnavailable):
+    """Something answers, but not as such an archive does."""
+
+    code = "pacs_bad_answer"
+    http_status = 502
+    default_message = (
+        "The image archive answers in a way that can't be understood; check SEGMENTATION_PACS "
+        "and SEGMENTATION_PACS_URL, and any proxy in between."
+    )
+    default_message_ko = (
+        "영상 저장소의 응답을 이해할 수 없습니다. SEGMENTATION_PACS와 SEGMENTATION_PACS_URL, "
+        "중간의 프록시를 확인하십시오."
+    )
+
+
+class StoreRefused(ServiceError):
+    """The archive will not take this object, however often it is asked."""
+
+    code = "pacs_refused"
+    http_status = 502
+    default_message = (
+        "The image archive refuses this object; ask who operates it to accept DICOM segmentations."
+    )
+    default_message_ko = (
+        "영상 저장소가 이 객체를 거부합니다. DICOM SEG를 받을 수 있도록 관리자에게 요청하십시오."
+    )
+
+
 class InvalidInstance(ServiceError):
     """The bytes are no DICOM instance that an archive can keep."""
 
@@ -73,7 +128,9 @@ class InstanceSummary:
 
     `position` is ImagePositionPatient and `orientation` ImageOrientationPatient (LPS, mm and
     direction cosines of a row, then of a column); None where absent or unreadable. Of an enhanced
-    multi-frame object they are those of its first frame.
+    multi-frame object they are those of its first frame. `version` is another one as soon as the
+    archive holds other content under this id; empty where the archive can't tell. `bytes` is 0
+    where only reading the instance would tell.
     """
 
     id: str
@@ -88,6 +145,7 @@ class InstanceSummary:
     bytes: int
     sha256: str = ""
     frame_of_reference_uid: str = ""
+    version: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +198,10 @@ class StoredInstance:
 class Pacs(Protocol):
     """An archive of DICOM objects."""
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether reading means asking another machine, so that what was read is worth keeping."""
+
     def list_series(self) -> Sequence[SeriesSummary]:
         """Return every series, newest study first.
 
@@ -172,12 +234,24 @@ class Pacs(Protocol):
         InstanceNotFound, PacsUnavailable
         """
 
+    def read_series(self, series: SeriesDescription) -> Iterator[tuple[str, bytes]]:
+        """Yield id and file of every instance of a described series, in any order.
+
+        Raises
+        ------
+        InstanceNotFound
+            An instance of the description is gone.
+        PacsUnavailable
+        """
+
     def store_instance(self, data: bytes) -> StoredInstance:
         """Keep an instance; storing the same bytes again changes nothing.
 
         Raises
         ------
         InvalidInstance, PacsUnavailable
+        StoreRefused
+            The archive will never take it.
         """
 
     def find_series(self, series_uid: str) -> str | None:

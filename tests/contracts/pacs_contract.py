@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
 import pytest
 
 from django_queue_app.pacs.port import (
@@ -13,7 +14,7 @@ from django_queue_app.pacs.port import (
     SeriesNotFound,
 )
 from tests.support import small_series
-from tests.support.seg_files import encode, read
+from tests.support.seg_files import encode, make_seg, read
 
 UNKNOWN = "-".join(["01234567"] * 5)
 
@@ -105,6 +106,48 @@ class PacsContract:
     def test_what_is_no_dicom_is_refused(self, pacs: Pacs, data: bytes) -> None:
         with pytest.raises(InvalidInstance):
             pacs.store_instance(data)
+
+    def test_a_described_series_is_read_as_a_whole(self, pacs: Pacs) -> None:
+        files = small_series.mr_series()
+        series = pacs.describe_series(_store(pacs, files))
+        found = dict(pacs.read_series(series))
+        assert set(found) == {one.id for one in series.instances}
+        assert sorted(found.values()) == sorted(files)
+
+    def test_a_mask_is_stored_once_and_found_again(self, pacs: Pacs) -> None:
+        files = small_series.mr_series()
+        _store(pacs, files)
+        seg = make_seg(files, np.ones((small_series.SLICES, 12, 16), np.uint8))
+        stored, again = pacs.store_instance(seg), pacs.store_instance(seg)
+        assert (stored.is_new, again.is_new, again.is_conflicting) == (True, False, False)
+        assert stored.instance_id == again.instance_id
+        series = pacs.describe_series(stored.series_id)
+        assert [one.id for one in series.instances] == [stored.instance_id]
+        assert (series.summary.modality, series.summary.slices) == ("SEG", small_series.SLICES)
+        assert pacs.find_series(series.summary.series_uid) == stored.series_id
+        assert read(pacs.read_instance(stored.instance_id)) == read(seg)
+
+    def test_a_patient_of_another_alphabet_keeps_name_and_ids(self, pacs: Pacs) -> None:
+        data = small_series.mr_instance(
+            0,
+            SpecificCharacterSet="ISO_IR 192",
+            PatientName="홍^길동",
+            PatientID="환자-7",
+            StudyInstanceUID="1.2.3.7",
+            SeriesInstanceUID="1.2.3.7.1",
+        )
+        stored = pacs.store_instance(data)
+        (summary,) = pacs.list_series()
+        assert (summary.patient_name, summary.patient_dicom_id) == ("홍^길동", "환자-7")
+        assert summary.id == stored.series_id
+        assert pacs.series_of_instance(stored.instance_id) == stored.series_id
+
+    def test_a_series_that_grows_is_described_anew(self, pacs: Pacs) -> None:
+        *files, last = small_series.mr_series()
+        series_id = _store(pacs, files)
+        assert len(pacs.describe_series(series_id).instances) == len(files)
+        pacs.store_instance(last)
+        assert len(pacs.describe_series(series_id).instances) == len(files) + 1
 
     def test_it_says_that_it_can_be_used(self, pacs: Pacs) -> None:
         pacs.check()
