@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -48,6 +48,12 @@ class LiveSite:
     secrets: dict[str, str]
     series: dict[str, str]
     data_dir: Path
+    command: list[str] = field(repr=False)
+    environment: dict[str, str] = field(repr=False)
+
+    @property
+    def log(self) -> Path:
+        return self.data_dir.parent / "server.log"
 
     @property
     def api(self) -> str:
@@ -100,23 +106,30 @@ def start_live(folder: Path, *, command: list[str] | None = None, **env: str) ->
     )
     port = free_port()
     command = command or [sys.executable, "-m", "uvicorn", "reference_site.asgi:application"]
-    with (folder / "server.log").open("wb") as log:
-        process = subprocess.Popen(
-            [*command, "--port", str(port), "--log-level", "warning"],
-            env=environment,
-            cwd=REPOSITORY,
-            stdout=log,
-            stderr=log,
-        )
+    command = [*command, "--port", str(port), "--log-level", "warning"]
     live = LiveSite(
         url=f"http://127.0.0.1:{port}",
-        process=process,
+        process=_launch(command, environment, folder / "server.log"),
         secrets={key: told[key] for key in ("user", "lab", "cloud")},
         series=told["series"],
         data_dir=folder / "site",
+        command=command,
+        environment=environment,
     )
-    _wait_until_up(live, folder / "server.log")
+    _wait_until_up(live, live.log)
     return live
+
+
+def start_again(live: LiveSite) -> None:
+    """Start the server anew on the same data and port, after it ended."""
+    live.process.wait(60)
+    live.process = _launch(live.command, live.environment, live.log)
+    _wait_until_up(live, live.log)
+
+
+def _launch(command: list[str], environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
+    with log.open("ab") as file:
+        return subprocess.Popen(command, env=environment, cwd=REPOSITORY, stdout=file, stderr=file)
 
 
 def _wait_until_up(live: LiveSite, log: Path) -> None:
