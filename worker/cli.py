@@ -7,8 +7,9 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import click
 
@@ -26,19 +27,21 @@ _AT_ONCE = "\nEnding at once.\n"
 
 
 class _Root(click.Group):
-    """Knows `models` by name, and imports it only when it is used."""
+    """Knows the groups by name, and imports each only when it is used."""
 
-    _MODELS_HELP = "List, add, verify and measure models."
+    _GROUPS: ClassVar = {
+        "cache": "Show or clear the images kept for the next request.",
+        "models": "List, add, verify and measure models.",
+    }
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted([*super().list_commands(ctx), "models"])
+        return sorted([*super().list_commands(ctx), *self._GROUPS])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name != "models":
+        if cmd_name not in self._GROUPS:
             return super().get_command(ctx, cmd_name)
-        from worker.models_cli import models
-
-        return models
+        group: click.Group = getattr(import_module(f"worker.{cmd_name}_cli"), cmd_name)
+        return group
 
     def format_commands(
         self,
@@ -50,7 +53,7 @@ class _Root(click.Group):
             for name, command in self.commands.items()
             if not command.hidden
         ]
-        rows.append(("models", self._MODELS_HELP))
+        rows.extend(self._GROUPS.items())
         with formatter.section("Commands"):
             formatter.write_dl(sorted(rows))
 

@@ -74,6 +74,11 @@ class InputCache:
         self._size_bytes = 0
         self._swept_at: float | None = None
 
+    @property
+    def is_on(self) -> bool:
+        """Whether anything is kept at all."""
+        return self._settings.is_on
+
     def open(self) -> None:
         """Delete what is too old, too much, or half; all of it where the cache is off."""
         with self._lock:
@@ -150,8 +155,8 @@ class InputCache:
         with self._lock:
             before = self.state()
             shutil.rmtree(self.folder, ignore_errors=True)
-            self._size_bytes = 0
             left = self.state()
+            self._size_bytes = left.size_bytes
         return CacheState(
             files=before.files - left.files,
             size_bytes=before.size_bytes - left.size_bytes,

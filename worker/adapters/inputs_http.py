@@ -1,96 +1,107 @@
-"""Fetches the images of a job from the site: several at a time, resumed after a cut, checked."""
+"""Fetches the images of a job from the site: several at a time, resumed after a cut, checked.
+
+What was fetched before, by its digest, comes from the cache.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import shutil
+import logging
 import threading
-from collections.abc import Callable, Mapping
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from collections.abc import Callable
 from pathlib import Path
 
 import requests
 
 from worker.adapters.http_client import HttpClient, network_sentence, raise_for_status
+from worker.adapters.input_cache import InputCache
+from worker.adapters.inputs_transfer import Counter, Files, check_room, fetch_all, plan_files
 from worker.backoff import full_jitter_s
-from worker.core.errors import (
-    Cancelled,
-    InputUnavailable,
-    ResultRefused,
-    ServerUnavailable,
-    WorkerError,
-)
+from worker.core.errors import InputUnavailable, ResultRefused, ServerUnavailable, WorkerError
 from worker.core.job import InputInstance, Job
 from worker.ports import IsCancelled, OnFraction
 from worker.settings import ServerSettings
+
+logger = logging.getLogger(__name__)
 
 _CHUNK_BYTES = 1 << 18
 # Tries in a row that bring not one byte before the input counts as unavailable.
 _FRUITLESS_TRIES = 5
 _LONGEST_PAUSE_S = 10.0
-# Room for the decoded volumes' files beside the images themselves.
-_SPARE_BYTES = 200_000_000
 
 
 class HttpInputs:
-    """`ports.InputSource` over HTTP."""
+    """`ports.InputSource` over HTTP.
+
+    Parameters
+    ----------
+    downloads : int
+        Images fetched at the same time.
+    cache : InputCache, optional
+        Asked before the site is.
+    """
 
     def __init__(
         self,
         settings: ServerSettings,
         *,
         downloads: int = 4,
+        cache: InputCache | None = None,
         sleep: Callable[[float], None] | None = None,
     ) -> None:
         self._client = HttpClient(settings)
         self._downloads = downloads
+        self._cache = cache
         self._sleep = sleep or threading.Event().wait
 
     def download(
         self, job: Job, target_dir: Path, *, on_progress: OnFraction, is_cancelled: IsCancelled
-    ) -> Mapping[str, tuple[Path, ...]]:
-        """Fetch every instance whole into ``<target_dir>/<series>/<instance>.dcm``.
-
-        Paths are numbers, not ids: short enough for Windows, and nothing in them to leak.
-        """
-        wanted: dict[Path, InputInstance] = {}
-        files: dict[str, tuple[Path, ...]] = {}
-        for s, series in enumerate(job.series):
-            folder = target_dir / str(s)
-            folder.mkdir(parents=True, exist_ok=True)
-            paths = tuple(folder / f"{i}.dcm" for i in range(len(series.instances)))
-            wanted.update(zip(paths, series.instances, strict=True))
-            files[series.series_id] = paths
+    ) -> Files:
+        """Fetch every instance whole into ``<target_dir>/<series>/<instance>.dcm``."""
+        files, wanted = plan_files(job, target_dir)
         total = sum(item.size_bytes for item in wanted.values())
-        _check_room(target_dir, total)
-        counter = _Counter(total, on_progress, is_cancelled)
-        self._fetch_all(job, wanted, counter)
+        counter = Counter(total, on_progress, is_cancelled)
+        missing = self._take_cached(wanted, counter)
+        missing_bytes = sum(item.size_bytes for item in missing.values())
+        check_room(target_dir, missing_bytes, self._cache)
+        fetch_all(
+            missing,
+            lambda item, path: self._fetch(job, item, path, counter),
+            threads=self._downloads,
+            counter=counter,
+        )
+        fields = {
+            "request_id": job.request_id,
+            "images": len(wanted),
+            "cached": len(wanted) - len(missing),
+            "fetched_bytes": missing_bytes,
+        }
+        logger.info("inputs_ready", extra=fields)
         return files
 
-    def _fetch_all(self, job: Job, wanted: dict[Path, InputInstance], counter: _Counter) -> None:
-        pool = ThreadPoolExecutor(self._downloads, thread_name_prefix="download")
-        tasks = [
-            pool.submit(self._fetch, job, item, path, counter) for path, item in wanted.items()
-        ]
-        try:
-            # Woken now and then, so that the main thread sees a signal on every system.
-            while wait(tasks, timeout=0.5, return_when=FIRST_EXCEPTION).not_done:
-                if any(task.done() and task.exception() for task in tasks):
-                    break
-        finally:
-            counter.stop()
-            pool.shutdown(wait=True, cancel_futures=True)
-        for task in tasks:
-            error = None if task.cancelled() else task.exception()
-            if error is not None and not isinstance(error, _Stopped):
-                raise error
+    def _take_cached(
+        self, wanted: dict[Path, InputInstance], counter: Counter
+    ) -> dict[Path, InputInstance]:
+        """Give what is still missing."""
+        cache = self._cache
+        if cache is None:
+            return wanted
+        missing = {}
+        for path, item in wanted.items():
+            if cache.take(item.sha256, item.size_bytes, path):
+                counter.add(item.size_bytes)
+            else:
+                missing[path] = item
+        return missing
 
-    def _fetch(self, job: Job, item: InputInstance, target: Path, counter: _Counter) -> None:
+    def _fetch(self, job: Job, item: InputInstance, target: Path, counter: Counter) -> None:
         for is_last_try in (False, True):
             part = _Part(target, item)
             self._fill(job, part, counter)
             if part.is_right():
                 part.keep()
+                if self._cache is not None:
+                    self._cache.put(item.sha256, target)
                 return
             counter.add(-part.discard())
             if is_last_try:
@@ -99,7 +110,7 @@ class HttpInputs:
                     code="digest_mismatch",
                 )
 
-    def _fill(self, job: Job, part: _Part, counter: _Counter) -> None:
+    def _fill(self, job: Job, part: _Part, counter: Counter) -> None:
         """Bring the part to its whole size, however often the connection is cut."""
         fruitless = 0
         while part.size < part.item.size_bytes:
@@ -115,7 +126,7 @@ class HttpInputs:
                 )
             self._sleep(full_jitter_s(fruitless + 1, base_s=0.5, longest_s=_LONGEST_PAUSE_S))
 
-    def _try_once(self, job: Job, part: _Part, counter: _Counter) -> WorkerError | None:
+    def _try_once(self, job: Job, part: _Part, counter: Counter) -> WorkerError | None:
         headers = {
             "If-Match": f'"{job.lease.id}"',
             "Accept": "application/dicom",
@@ -188,43 +199,3 @@ class _Part:
         self._digest = hashlib.sha256()
         self._path.write_bytes(b"")
         return gone
-
-
-class _Stopped(Exception):
-    """Another download failed, so this one need not go on."""
-
-
-class _Counter:
-    """Bytes over all files; the place where a cancelled job stops its downloads."""
-
-    def __init__(self, total: int, on_progress: OnFraction, is_cancelled: IsCancelled) -> None:
-        self._total = max(total, 1)
-        self._on_progress = on_progress
-        self._is_cancelled = is_cancelled
-        self._done = 0
-        self._is_stopped = False
-        self._lock = threading.Lock()
-
-    def add(self, count: int) -> None:
-        """Count bytes, and raise Cancelled where going on is of no use."""
-        if self._is_stopped:
-            raise _Stopped
-        if self._is_cancelled():
-            raise Cancelled("The download was stopped.")
-        with self._lock:
-            self._done += count
-            self._on_progress(min(1.0, max(0.0, self._done / self._total)))
-
-    def stop(self) -> None:
-        """Let every download end at its next chunk."""
-        self._is_stopped = True
-
-
-def _check_room(folder: Path, needed_bytes: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if free < needed_bytes + _SPARE_BYTES:
-        raise InputUnavailable(
-            f"The disk of the work folder has {free / 1e6:.0f} MB left and this case needs "
-            f"{(needed_bytes + _SPARE_BYTES) / 1e6:.0f} MB: free some space.",
-            code="disk_full",
-        )
