@@ -24,7 +24,7 @@ from django_queue_app.models import (
     SegmentationRequest,
     fingerprint_of,
 )
-from django_queue_app.states import Lane, Status, sources_of
+from django_queue_app.states import Lane, Order, Status, sources_of
 from django_queue_app.text import clean_text
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ def file_request(
     series_ids: Sequence[str],
     lane: str,
     model: str = "",
+    order: str = Order.GIVEN,
     priority: int = 0,
     is_forced: bool = False,
     requested_by: str,
@@ -74,6 +75,8 @@ def file_request(
         "lab" or "cloud".
     model : str
         Empty: the site's default model or, without one, the worker's.
+    order : str
+        "given": the series are in the model's channel order; "auto": the worker sorts them.
     priority : int
         -100 to 100; higher goes first.
     is_forced : bool
@@ -96,10 +99,12 @@ def file_request(
     ordered = [*([] if main_series_id in series_ids else [main_series_id]), *series_ids]
     model = model or conf.default_model
     _check_filing(ordered, lane, model, priority)
-    fingerprint = fingerprint_of(main_series_id, ordered, model)
+    _check_order(order)
+    fingerprint = fingerprint_of(main_series_id, ordered, model, order)
     request = SegmentationRequest(
         main_series_id=main_series_id,
         series_ids=ordered,
+        order=order,
         model=model,
         lane=lane,
         priority=priority,
@@ -161,6 +166,13 @@ def _check_filing(series_ids: Sequence[str], lane: str, model: str, priority: in
             "모델 이름에는 영문자, 숫자, 점, 하이픈, 밑줄만 쓸 수 있습니다.",
         )
     _check_priority(priority)
+
+
+def _check_order(order: str) -> None:
+    if order not in Order.values:
+        raise InvalidRequest(
+            "The order is either given or auto.", "order는 given 또는 auto여야 합니다."
+        )
 
 
 def _check_priority(priority: int) -> None:
@@ -226,6 +238,7 @@ def retry(
     return file_request(
         main_series_id=old.main_series_id,
         series_ids=old.series_ids,
+        order=old.order,
         lane=old.lane,
         model=old.model,
         priority=old.priority,

@@ -32,7 +32,7 @@ from django_queue_app.leases import (
 from django_queue_app.models import ApiToken, Attempt, SegmentationRequest, Worker
 from django_queue_app.querysets import RequestQuerySet
 from django_queue_app.results import accept_result, fail_attempt
-from django_queue_app.states import Status
+from django_queue_app.states import Order, Status
 from django_queue_app.text import clean_text
 
 LegacyOutcome = Literal["accepted", "failed", "unchanged"]
@@ -180,7 +180,8 @@ def _ready(token: ApiToken, now: datetime) -> RequestQuerySet:
     # It names no models, so it gets what any worker may do: what names none, or the site's default.
     models = [conf.default_model] if conf.default_model else []
     ready = SegmentationRequest.objects.ready(now, lane=token.lane, models=models)
-    return ready.not_offered_to_others(token, now)
+    # They feed the series to the network as they come, so nothing that is yet to be sorted.
+    return ready.filter(order=Order.GIVEN).not_offered_to_others(token, now)
 
 
 def _claim(

@@ -18,7 +18,7 @@ from django.utils.translation import gettext_lazy as _
 from django_queue_app.errors import HistoryIsPermanent
 from django_queue_app.pacs.index import Instance, Series, ServedDigest, Study
 from django_queue_app.querysets import EventQuerySet, RequestQuerySet, TokenQuerySet
-from django_queue_app.states import ACTIVE, Lane, Stage, Status
+from django_queue_app.states import ACTIVE, Lane, Order, Stage, Status
 
 __all__ = [
     "ApiToken",
@@ -37,10 +37,15 @@ PRIORITY_MIN = -100
 PRIORITY_MAX = 100
 
 
-def fingerprint_of(main_series_id: str, series_ids: Sequence[str], model: str) -> str:
+def fingerprint_of(
+    main_series_id: str, series_ids: Sequence[str], model: str, order: str = "given"
+) -> str:
     """Return the digest of what makes two requests the same: main series, order, model."""
-    parts = json.dumps([main_series_id, list(series_ids), model], separators=(",", ":"))
-    return hashlib.sha256(parts.encode()).hexdigest()
+    parts: list[Any] = [main_series_id, list(series_ids), model]
+    if order != "given":  # left out otherwise, so that requests filed before it still compare
+        parts.append(order)
+    text = json.dumps(parts, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 class ApiToken(models.Model):
@@ -122,6 +127,7 @@ class SegmentationRequest(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     main_series_id = models.CharField(max_length=64, db_index=True)
     series_ids = models.JSONField()
+    order = models.CharField(max_length=8, choices=Order.choices, default=Order.GIVEN)
     model = models.CharField(max_length=100, blank=True, default="")
     lane = models.CharField(max_length=8, choices=Lane.choices)
     priority = models.SmallIntegerField(default=0)

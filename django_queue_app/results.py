@@ -29,7 +29,7 @@ from django_queue_app.text import canonical, clean_json, clean_text
 
 Outcome = Literal["accepted", "replay", "superseded"]
 
-ARTIFACT_NAMES = frozenset({"mask.dcm", "mask.nii.gz", "preview.png", "report.json"})
+ARTIFACT_NAMES = frozenset({"mask.dcm", "mask.nii.gz", "preview.png", "report.json", "report.html"})
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 # A released request goes back at once, but one that is released again and again (a fault of the

@@ -39,6 +39,13 @@ class Lane(TextChoices):
     CLOUD = "cloud", _("cloud")
 
 
+class Order(TextChoices):
+    """Whether the series of a request stand in the model's channel order already."""
+
+    GIVEN = "given", _("as given")
+    AUTO = "auto", _("sorted by the worker")
+
+
 TRANSITIONS: Mapping[Status, frozenset[Status]] = {
     # A mask may arrive after its lease ran out (-> completed), and the attempts may be used up in
     # the very moment in which nobody holds the request (-> failed happens from processing only).

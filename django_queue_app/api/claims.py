@@ -76,6 +76,7 @@ def _grant(granted: SegmentationRequest, token: ApiToken, lease_id: UUID) -> Htt
             "request_id": str(granted.pk),
             "series_ids": granted.series_ids,
             "main_series_id": granted.main_series_id,
+            "order": granted.order,
             "model": granted.model,
             "attempt": granted.attempt_count,
             "lease": {

@@ -13,7 +13,7 @@ from django_queue_app.conf import conf
 from django_queue_app.models import SegmentationRequest
 from django_queue_app.states import Status
 
-ARTIFACT_NAMES = ("mask.dcm", "mask.nii.gz", "preview.png", "report.json")
+ARTIFACT_NAMES = ("mask.dcm", "mask.nii.gz", "preview.png", "report.json", "report.html")
 
 
 def json_answer(
@@ -57,6 +57,7 @@ def result_of(request: SegmentationRequest) -> dict[str, Any]:
         "end_slice_index": found.get("end_slice_index"),
         "processed_by": request.processed_by,
         "model": {key: str(model.get(key) or "") for key in ("name", "version", "sha256")},
+        "inputs": found.get("inputs") or [],
         "warnings": found.get("warnings") or [],
     }
 
@@ -88,6 +89,7 @@ def summary_of(request: SegmentationRequest) -> dict[str, Any]:
         "series_id": request.main_series_id,
         "main_series_id": request.main_series_id,
         "series_ids": request.series_ids,
+        "order": request.order,
         "status": request.status,
         "lane": request.lane,
         "model": request.model,

@@ -34,7 +34,7 @@ from django_queue_app.conf import conf
 from django_queue_app.pacs import get_pacs
 from django_queue_app.querysets import RequestQuerySet
 from django_queue_app.services import Filed
-from django_queue_app.states import Lane
+from django_queue_app.states import Lane, Order
 
 router = Router(auth=FRONT_END, tags=["front end"])
 
@@ -153,6 +153,7 @@ def _file(
         series_ids=ordered,
         lane=lane,
         model=options.model or "",
+        order=options.order or Order.GIVEN,
         priority=options.priority or 0,
         is_forced=bool(options.force),
         requested_by=caller.name,

@@ -38,6 +38,7 @@ Count = Annotated[int, Field(ge=0, le=2**53)]
 StageName = Literal["downloading", "loading", "inferring", "writing", "uploading"]
 StatusName = Literal["pending", "processing", "completed", "failed", "cancelled"]
 LaneName = Literal["lab", "cloud"]
+OrderName = Literal["given", "auto"]
 
 
 class Body(BaseModel):
@@ -71,10 +72,11 @@ class WaitError(Error):
 
 # --- front end: what it sends ---------------------------------------------------------------------
 class SegmentBody(Body):
-    """Which series make up the input, in the network's channel order."""
+    """Which series make up the input, in the network's channel order unless `order` is auto."""
 
     sequence_series_ids: Annotated[list[Id], Field(max_length=MOST_SERIES)] | None = None
     model: Name | None = None
+    order: OrderName | None = None
     priority: Annotated[int, Field(ge=PRIORITY_MIN, le=PRIORITY_MAX)] | None = None
     force: bool | None = None
 
@@ -84,6 +86,7 @@ class SegmentInstancesBody(Body):
 
     sequence_instance_ids: Annotated[list[Id], Field(max_length=MOST_SERIES)] | None = None
     model: Name | None = None
+    order: OrderName | None = None
     priority: Annotated[int, Field(ge=PRIORITY_MIN, le=PRIORITY_MAX)] | None = None
     force: bool | None = None
 
@@ -107,6 +110,15 @@ class Model(Schema):
     sha256: str
 
 
+class ResultInput(Schema):
+    """Which series fed which channel, and what its header says that it is."""
+
+    channel: str
+    series_id: str
+    sequence: str | None
+    confidence: float
+
+
 class Result(Schema):
     """The answer of a finished request."""
 
@@ -127,6 +139,7 @@ class Result(Schema):
     end_slice_index: int | None
     processed_by: str
     model: Model
+    inputs: list[ResultInput]
     warnings: list[str]
     deduplicated: bool | None = None
 
@@ -150,6 +163,7 @@ class RequestSummary(Schema):
     series_id: str
     main_series_id: str
     series_ids: list[str]
+    order: OrderName
     status: StatusName
     lane: LaneName
     model: str

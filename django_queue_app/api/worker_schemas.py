@@ -17,6 +17,7 @@ from django_queue_app.api.open_forms import (
     result_and_artifacts,
 )
 from django_queue_app.api.schemas import (
+    MOST_SERIES,
     Amount,
     Body,
     Count,
@@ -24,6 +25,7 @@ from django_queue_app.api.schemas import (
     Id,
     LongText,
     Name,
+    OrderName,
     Reason,
     Sha256,
     ShortText,
@@ -81,6 +83,7 @@ class Claimed(Schema):
     request_id: UUID
     series_ids: list[str]
     main_series_id: str
+    order: OrderName
     model: str
     attempt: int
     lease: LeaseGrant
@@ -127,6 +130,15 @@ class ModelResult(Body):
     sha256: ShortText
 
 
+class InputResult(Body):
+    """Which series the worker fed to which channel of the network."""
+
+    channel: ShortText
+    series_id: Id
+    sequence: ShortText | None = None
+    confidence: Fraction = 0.0
+
+
 class ResultBody(Body):
     """What the worker found (CONTRACT 2.1); slice indices count from 0 along the normal."""
 
@@ -139,6 +151,7 @@ class ResultBody(Body):
     start_slice_index: Count | None = None
     end_slice_index: Count | None = None
     model: ModelResult | None = None
+    inputs: Annotated[list[InputResult], Field(max_length=MOST_SERIES, default_factory=list)]
     warnings: Annotated[list[LongText], Field(max_length=100, default_factory=list)]
     timings: Annotated[dict[Name, Amount], Field(max_length=50, default_factory=dict)]
     peak_memory_bytes: Count | None = None

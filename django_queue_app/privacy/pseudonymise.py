@@ -38,7 +38,9 @@ from django_queue_app.privacy.encoding import (
 from django_queue_app.privacy.pseudonyms import Pseudonyms, shift_date
 
 # Part of every digest's name: raise it when the rules change what is served.
-RULES_VERSION = 1
+RULES_VERSION = 2
+
+CONTRAST_GIVEN, CONTRAST_NOT_GIVEN = "CONTRAST AGENT", "NONE"
 
 METHOD = "Allow-list; keyed pseudonyms for UIDs, PatientID and dates"
 
@@ -52,6 +54,8 @@ _INTEGER = re.compile(rb" *([-+]?\d{1,10})? *")
 _TIME = re.compile(rb"[0-9]{2}([0-9]{2}([0-9]{2}(\.[0-9]{1,6})?)?)?")
 _UID = re.compile(rb"[0-9.]{1,64}")
 _SMALL_NUMBER = re.compile(rb"[0-9]{1,4}")
+# What scanners and people write into Contrast/Bolus Agent where there was none.
+_NO_CONTRAST = re.compile(rb"(?i)(no|none|without|w/?o|n|0|nil|-)?( contrast)?")
 _BINARY_VRS = frozenset({"US", "SS", "UL", "SL", "FD", "FL", "AT", "OW", "OB"})
 _AMBIGUOUS_VRS = {"OB or OW": "OW", "US or OW": "OW", "US or SS or OW": "OW"}
 
@@ -97,6 +101,7 @@ def pseudonymise(data: bytes, pseudonyms: Pseudonyms) -> bytes:
     elements = {
         **_present_if_empty(dataset),
         **kept,
+        **_contrast(dataset),
         **_replaced(pseudonyms.patient(patient_id)),
     }
     try:
@@ -140,6 +145,20 @@ def _present_if_empty(dataset: Dataset) -> dict[int, Element]:
     if Tag("SharedFunctionalGroupsSequence") not in dataset:
         elements[0x00180050] = text_element("DS", "")
     return elements
+
+
+def _contrast(dataset: Dataset) -> dict[int, Element]:
+    """Say whether a contrast agent was given, which no other element tells of a T1 image.
+
+    Its name is free text, so a word of ours stands for it.
+    """
+    if Tag("ContrastBolusAgentSequence") in dataset:
+        return {0x00180010: text_element("LO", CONTRAST_GIVEN)}
+    if Tag("ContrastBolusAgent") not in dataset:
+        return {}
+    written = strip_value(orthanc_ids.raw_bytes(dataset, Tag("ContrastBolusAgent")))
+    is_given = _NO_CONTRAST.fullmatch(written.strip()) is None
+    return {0x00180010: text_element("LO", CONTRAST_GIVEN if is_given else CONTRAST_NOT_GIVEN)}
 
 
 def _replaced(patient: str) -> dict[int, Element]:

@@ -95,6 +95,7 @@ class HttpWorker:
             "mask.nii.gz": gzip.compress(struct.pack("<i", 348) + bytes(400)),
             "preview.png": make_png(),
             "report.json": json.dumps({"result": result}).encode(),
+            "report.html": b"<!doctype html><script>alert(document.cookie)</script>",
         }
         return files, result
 

@@ -270,9 +270,23 @@ def test_cancel_and_retry(client: Client, site: Any) -> None:
     assert get(client, site, f"status/{first}/").json()["status"] == "cancelled"
 
 
+def test_the_order_of_the_series_may_be_left_to_the_worker(client: Client, site: Any) -> None:
+    assert get(client, site, f"status/{file(client, site)['request_id']}/").json()["order"] == (
+        "given"
+    )
+    sorted_later = file(client, site, {"order": "auto"})
+    assert not sorted_later["deduplicated"]
+    again = file(client, site, {"order": "auto"})
+    assert (again["deduplicated"], again["request_id"]) == (True, sorted_later["request_id"])
+    status = get(client, site, f"status/{again['request_id']}/").json()
+    assert status["order"] == "auto"
+    refused = post(client, site, f"series/{site.series_id}/segment/", {"order": "by name"})
+    assert refused.status_code == 422
+
+
 def test_a_file_of_an_unfinished_request_is_409(client: Client, site: Any) -> None:
     filed = file(client, site)["request_id"]
-    for name in ("mask.dcm", "mask.nii.gz", "preview.png", "report.json"):
+    for name in ("mask.dcm", "mask.nii.gz", "preview.png", "report.json", "report.html"):
         answer = get(client, site, f"requests/{filed}/{name}")
         assert (answer.status_code, answer.json()["code"]) == (409, "not_finished")
 

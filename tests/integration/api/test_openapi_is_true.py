@@ -173,6 +173,7 @@ def test_the_document_is_openapi_3_1_and_names_every_call_of_the_contract(client
         "GET requests/{request_id}/mask.nii.gz",
         "GET requests/{request_id}/preview.png",
         "GET requests/{request_id}/report.json",
+        "GET requests/{request_id}/report.html",
         "GET instances/{seg_instance_id}/frames/",
         "GET series/",
         "GET health/",

@@ -132,6 +132,7 @@ def test_what_is_delivered_can_be_downloaded_and_seen_slice_by_slice(
         "mask.dcm",
         "mask.nii.gz",
         "preview.png",
+        "report.html",
         "report.json",
     ]
     kinds = {}
@@ -144,6 +145,10 @@ def test_what_is_delivered_can_be_downloaded_and_seen_slice_by_slice(
         again = httpx.get(live.url + one["url"], headers=known, trust_env=False)
         assert (again.status_code, again.content) == (304, b"")
         kinds[one["name"]] = answer.headers["content-type"]
+        if one["name"] == "report.html":
+            policy = answer.headers["content-security-policy"]
+            assert policy.startswith("sandbox; default-src 'none'; ")
+            assert "script" not in policy
     assert kinds["mask.dcm"] == "application/dicom"
     seg = status["result"]["seg_instance_id"]
     frames = user.get(f"/instances/{seg}/frames/").json()

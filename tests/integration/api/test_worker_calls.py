@@ -78,6 +78,7 @@ def test_a_claim_grants_the_lease_and_the_manifest(lab: Lab) -> None:
     assert job["request_id"] == filed
     assert job["main_series_id"] == lab.site.series_id
     assert (job["attempt"], job["lease"]["id"]) == (1, key)
+    assert job["order"] == "given"
     assert 80 < job["lease"]["expires_in"] <= 90
     assert job["lease"]["deadline_in"] > 1700
     assert [len(one["instances"]) for one in job["manifest"]] == [3]

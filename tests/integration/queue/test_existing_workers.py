@@ -44,6 +44,13 @@ def test_the_sites_default_model_keeps_no_request_from_it(queue: Queue, settings
     assert shown.pk == request.pk != other.pk
 
 
+def test_a_request_whose_series_are_to_be_sorted_is_not_for_it(queue: Queue) -> None:
+    unsorted, plain = queue.file(order="auto", priority=9), queue.file()
+    shown = queue.offer(queue.token())
+    assert shown is not None
+    assert shown.pk == plain.pk != unsorted.pk
+
+
 # --- the offer
 def test_at_most_one_request_is_shown_and_it_stays_the_same(queue: Queue) -> None:
     first = queue.file()

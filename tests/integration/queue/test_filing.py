@@ -33,6 +33,15 @@ def test_the_order_of_the_series_is_kept(queue: Queue) -> None:
     assert queue.file(main_series_id=B, series_ids=[C, B, A]).series_ids == [C, B, A]
 
 
+def test_a_series_order_that_is_to_be_found_out_is_kept_and_tried_again(queue: Queue) -> None:
+    request = queue.file(main_series_id=B, series_ids=[C, B, A], order="auto")
+    assert (request.series_ids, request.order) == ([C, B, A], "auto")
+    services.cancel(request_id=request.pk, actor="doctor")
+    assert services.retry(request_id=request.pk, actor="doctor").order == "auto"
+    with pytest.raises(InvalidRequest):
+        queue.file(main_series_id=A, order="alphabetical")
+
+
 def test_the_lane_is_logged_in_one_plain_line(
     queue: Queue, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -57,7 +66,13 @@ def test_the_same_while_processing_returns_that_one(queue: Queue) -> None:
 
 @pytest.mark.parametrize(
     "changed",
-    [{"series_ids": [B, A]}, {"model": "other"}, {"main_series_id": B}, {"is_forced": True}],
+    [
+        {"series_ids": [B, A]},
+        {"order": "auto"},
+        {"model": "other"},
+        {"main_series_id": B},
+        {"is_forced": True},
+    ],
 )
 def test_another_order_model_main_series_or_force_is_another_request(
     queue: Queue, changed: dict[str, Any]

@@ -248,3 +248,26 @@ def test_what_writers_of_derived_objects_need_is_present() -> None:
         "SliceThickness",
     ):
         assert name in served, name
+
+
+@pytest.mark.parametrize(
+    ("written", "served"),
+    [
+        ("Gadovist 7.5 ml, given by KIMCHEOLSU", "CONTRAST AGENT"),
+        ("", "NONE"),
+        ("None", "NONE"),
+        ("NO CONTRAST", "NONE"),
+        ("w/o", "NONE"),
+    ],
+)
+def test_of_a_contrast_agent_only_that_there_was_one_is_served(written: str, served: str) -> None:
+    assert serve(instance(ContrastBolusAgent=written)).ContrastBolusAgent == served
+
+
+def test_a_contrast_agent_in_a_sequence_is_told_too_and_none_is_made_up() -> None:
+    item = Dataset()
+    item.CodeMeaning = MARKER
+    given = serve(instance(ContrastBolusAgentSequence=Sequence([item])))
+    assert given.ContrastBolusAgent == "CONTRAST AGENT"
+    assert "ContrastBolusAgentSequence" not in given
+    assert "ContrastBolusAgent" not in serve(instance())
