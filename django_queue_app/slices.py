@@ -6,7 +6,6 @@ The order is the store's (along the normal), so that slice N here is frame N of 
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,7 +16,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydicom import Dataset, dcmread
 
-from django_queue_app.errors import ServiceError
 from django_queue_app.frames import order_slices
 from django_queue_app.pacs import get_pacs
 from django_queue_app.pacs.port import InstanceNotFound, SeriesDescription
@@ -96,29 +94,7 @@ def _no_letters() -> dict[str, str]:
 Window = tuple[float, float]
 
 
-class BadWindow(ServiceError):
-    """The window is no pair of numbers."""
-
-    code = "bad_window"
-    http_status = 400
-    default_message = "Give low and high as two numbers, low below high, or neither of them."
-    default_message_ko = "low와 high를 low가 더 작은 두 숫자로 함께 지정하거나 둘 다 생략하십시오."
-
-
-def window_of(low: str | None, high: str | None) -> Window | None:
-    """Read the two ends of a window, in the series' own values; None where none is asked for."""
-    if low is None and high is None:
-        return None
-    try:
-        ends = float(low or ""), float(high or "")
-    except ValueError:
-        raise BadWindow from None
-    if not all(map(math.isfinite, ends)) or ends[0] >= ends[1]:
-        raise BadWindow
-    return ends
-
-
-def render_slice(series_id: str, index: int, window: Window | None = None) -> bytes:
+def render_slice(series_id: str, index: int) -> bytes:
     """Render one slice as an 8-bit PNG of the source's rows and columns.
 
     Parameters
@@ -127,25 +103,23 @@ def render_slice(series_id: str, index: int, window: Window | None = None) -> by
         Orthanc id of the series.
     index : int
         From 0, along the normal.
-    window : tuple of 2 float, optional
-        What is shown black and what white; the series' own window, else percentiles, by default.
 
     Raises
     ------
     SeriesNotFound, InstanceNotFound
         No such series, or no such slice in it.
     """
-    return _render(*_locate(get_pacs().describe_series(series_id), index), window)
+    return _render(*_locate(get_pacs().describe_series(series_id), index))
 
 
 # By instance, whose content never changes. Which slice is the Nth does: a series still coming in
 # grows in the middle, and a remembered Nth slice would then lie under another slice's mask.
 @lru_cache(maxsize=512)
-def _render(instance_id: str, frame: int, window: Window | None) -> bytes:
+def _render(instance_id: str, frame: int) -> bytes:
     dataset = dcmread(io.BytesIO(get_pacs().read_instance(instance_id)))
     values = modality_values(dataset, frame).astype(np.float32)
     picture = io.BytesIO()
-    Image.fromarray(_windowed(values, window or _window(values, dataset))).save(picture, "PNG")
+    Image.fromarray(_windowed(values, _window(values, dataset))).save(picture, "PNG")
     return picture.getvalue()
 
 

@@ -23,14 +23,13 @@ def grid(request: HttpRequest, series_id: str) -> HttpResponse:  # noqa: ARG001
 @signed_in
 @require_GET
 def slice_picture(
-    request: HttpRequest,
+    request: HttpRequest,  # noqa: ARG001
     series_id: str,
     index: int,
 ) -> HttpResponse:
-    """Give one slice as PNG; `?low=&high=` set the window, the series' own by default."""
+    """Give one slice as PNG."""
     try:
-        window = slices.window_of(request.GET.get("low"), request.GET.get("high"))
-        picture = slices.render_slice(series_id, index, window)
+        picture = slices.render_slice(series_id, index)
     except ServiceError as error:
         return _refusal(error)
     return HttpResponse(picture, content_type="image/png")

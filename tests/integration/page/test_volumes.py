@@ -77,11 +77,3 @@ def test_what_is_no_volume_is_said_so_in_the_page_s_language(doctor: Client) -> 
 
 def test_a_volume_is_for_who_is_signed_in(client: Client) -> None:
     assert client.get("/viewer/series/x/volume.nii.gz").status_code == 302
-
-
-def test_a_slice_takes_the_window_that_is_asked_for(doctor: Client, tmp_path: Path) -> None:
-    series_id = _store_folder(dicom_phantoms.write_series(tmp_path, Phantom()))
-    path = f"/viewer/series/{series_id}/slices/5.png"
-    assert doctor.get(f"{path}?low=0&high=100").content != doctor.get(path).content
-    for bad in ("low=1", "low=5&high=1", "low=nan&high=1", "low=a&high=b"):
-        assert doctor.get(f"{path}?{bad}").json()["code"] == "bad_window"
