@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from worker.adapters.case_process import CaseProcess, child_command
+from worker.adapters.input_cache import InputCache
 from worker.adapters.inputs_http import HttpInputs
 from worker.adapters.queue_http import HttpQueue, WorkerInfo
 from worker.casework import CaseWork
@@ -16,6 +17,8 @@ from worker.daemon import Daemon
 from worker.delivery import Courier
 from worker.lockfile import WorkFolderLock
 from worker.outbox import Outbox
+from worker.ports import InputSource
+from worker.room import Room
 from worker.settings import Settings
 from worker.signals import Stop
 
@@ -48,6 +51,11 @@ def make_server(settings: Settings) -> HttpQueue:
     """Make the site's client, as it looks before the child has said what it can do."""
     info = WorkerInfo(name=settings.worker.name, device="", models=tuple(settings.models))
     return HttpQueue(settings.server, info)
+
+
+def make_inputs(settings: Settings, cache: InputCache) -> InputSource:
+    """Make what fetches the images of a case."""
+    return HttpInputs(settings.server, downloads=settings.worker.downloads, cache=cache)
 
 
 def usable_models(settings: Settings) -> tuple[str, ...]:
@@ -89,13 +97,15 @@ def build(
     """
     lock = WorkFolderLock(settings.worker.work_dir)
     lock.acquire()
+    cache = InputCache(settings.worker.work_dir, settings.cache)
+    cache.open()
     runner = make_runner(settings, command)
     server = make_server(settings)
     outbox = Outbox(settings.worker.work_dir)
     courier = Courier(outbox, server)
     casework = CaseWork(
         server=server,
-        inputs=HttpInputs(settings.server, downloads=settings.worker.downloads),
+        inputs=make_inputs(settings, cache),
         runner=runner,
         outbox=outbox,
         courier=courier,
@@ -111,8 +121,10 @@ def build(
         outbox=outbox,
         courier=courier,
         casework=casework,
+        room=Room(settings.worker.work_dir, settings.worker.least_free_mb * 1_000_000),
         stop=stop,
         start_engine=lambda: _start_engine(settings, runner, server, find_usable(settings), stop),
+        on_idle=cache.tidy,
     )
     runner.start()
     return Program(daemon=daemon, runner=runner, lock=lock)

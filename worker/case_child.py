@@ -27,6 +27,7 @@ from worker.catalogue import find_model
 from worker.core.errors import (
     EXIT_ENGINE_BROKEN,
     EXIT_OK,
+    DiskFull,
     EngineBroken,
     EngineOutOfMemory,
     ModelInvalid,
@@ -35,6 +36,7 @@ from worker.core.errors import (
     WorkerError,
 )
 from worker.core.job import Case
+from worker.durable import is_disk_full
 from worker.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -99,6 +101,8 @@ def error_message(error: Exception) -> Message:
     """Describe an error to the parent: only what was raised on purpose in its own words."""
     if isinstance(error, MemoryError):
         error = EngineOutOfMemory("The memory of the computer ran out: close other programs.")
+    if isinstance(error, OSError) and is_disk_full(error):
+        error = DiskFull("The disk of the work folder is full: free some space there.")
     if not isinstance(error, WorkerError):
         error = WorkerError(
             "The segmentation failed for a reason that was not foreseen "

@@ -6,6 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -13,7 +14,9 @@ from pathlib import Path
 from worker.console import View
 from worker.core.errors import (
     Cancelled,
+    DiskFull,
     EngineBroken,
+    EngineNotStarting,
     LeaseLost,
     ServerUnavailable,
     SettingsError,
@@ -21,7 +24,7 @@ from worker.core.errors import (
 )
 from worker.core.job import Case, CaseResult, Job, SeriesFiles
 from worker.delivery import Courier, Delivered, deliver
-from worker.durable import file_sha256, write_json
+from worker.durable import file_sha256, told_plainly, write_json
 from worker.heartbeat import Drained, Watch
 from worker.outbox import Entry, Failure, Finished, Outbox
 from worker.ports import CaseRunner, InputSource, QueueServer
@@ -86,7 +89,8 @@ class CaseWork:
         Raises
         ------
         EngineBroken
-            After the job was given back: the program must be started again.
+            The device failed twice in a row, or the child does not start: the job is given back
+            or failed, and the program must be started again.
         SettingsError
             After the job was given back: the child, started anew, finds mistakes in config.yaml.
         """
@@ -106,13 +110,12 @@ class CaseWork:
             self._outbox.drop(entry)
             return Done(request_id=job.request_id, ending=Ending.DROPPED, error=error)
         except Drained as error:
-            return self._release(entry, job, error)
+            return self.give_back(entry, job, error)
         except EngineBroken as error:
-            self._give_up_broken(entry, job, error)
-            raise
+            return self._device_failed(entry, job, error)
         except SettingsError as error:
             # This machine is set up wrongly; the case is as good as before.
-            self._release(entry, job, error)
+            self.give_back(entry, job, error)
             raise
         except WorkerError as error:
             return self._fail(entry, job, error)
@@ -130,12 +133,14 @@ class CaseWork:
     def _work(self, entry: Entry, job: Job, watch: Watch) -> Done:
         started = self._now()
         try:
-            finished = self._segment(entry, job, watch)
+            with told_plainly(entry.folder):
+                finished = self._segment(entry, job, watch)
         except WorkerError as error:
             # A killed child looks crashed and a stopped download cancelled: the verdict knows why.
             if watch.verdict is not None:
                 raise watch.verdict from error
             raise
+        self._broken.forget()
         segmented = self._now()
         outcome = self._deliver(entry, finished, watch)
         seconds = {"upload_s": self._now() - segmented, "total_s": self._now() - started}
@@ -215,12 +220,17 @@ class CaseWork:
         }
         logger.error("case_failed", extra=fields)
         failure = Failure.of(job.request_id, error)
-        self._outbox.fail(entry, failure)
+        try:
+            self._outbox.fail(entry, failure)
+        except DiskFull as full:
+            # Told from memory now, or as a restart's after the next start.
+            logger.error("disk_full", extra={"reason": full.message})  # noqa: TRY400
         if deliver(self._outbox, self._server, entry, failure) is Delivered.KEPT:
             self._courier.take(entry, has_failed=True)
         return Done(request_id=job.request_id, ending=Ending.FAILED, error=error)
 
-    def _release(self, entry: Entry, job: Job, error: WorkerError) -> Done:
+    def give_back(self, entry: Entry, job: Job, error: WorkerError) -> Done:
+        """Release a job unharmed: nothing is wrong with it."""
         try:
             self._server.release(job.request_id, entry.lease_id)
         except WorkerError as refusal:
@@ -233,36 +243,55 @@ class CaseWork:
         self._outbox.drop(entry)
         return Done(request_id=job.request_id, ending=Ending.RELEASED, error=error)
 
-    def _give_up_broken(self, entry: Entry, job: Job, error: EngineBroken) -> None:
-        """Release the job the first time; a second time it may be the job that breaks the device.
+    def _device_failed(self, entry: Entry, job: Job, error: EngineBroken) -> Done:
+        """Fail the attempt, and give the device a fresh child; then give up on the device.
 
-        Released for ever it would take one worker after the other down (CONTRACT 2.3: a job that
-        crashes its worker three times fails), so from then on it counts as an attempt.
+        One fault may be the case's own, such as an index out of range on the GPU, and a new process
+        mends it. A second in a row without a mask in between is the device's: then the program ends
+        to be started again, and a request that met it for the first time is given back unharmed.
+        Released for ever, a case that breaks the device would take one worker after the other down
+        (CONTRACT 2.3: a job that crashes its worker three times fails).
         """
-        if self._broken.note(job.request_id):
-            self._fail(entry, job, error)
+        has_started = not isinstance(error, EngineNotStarting)
+        is_first = has_started and not self._broken.is_suspect()
+        if self._broken.note(job.request_id) or is_first:
+            done = self._fail(entry, job, error)
         else:
-            self._release(entry, job, error)
+            done = self.give_back(entry, job, error)
+        if is_first:
+            return done
+        raise error
 
 
 class _BrokenBefore:
-    """Which requests were given back because the device broke, over restarts."""
+    """Which requests met a broken device since the last mask, over restarts."""
 
     _KEPT = 50
 
     def __init__(self, work_dir: Path) -> None:
         self._path = work_dir / "engine_broken.json"
 
+    def is_suspect(self) -> bool:
+        """Tell whether the device failed and no mask has come since."""
+        return bool(self._requests())
+
     def note(self, request_id: str) -> bool:
         """Note a request and tell whether it was there already."""
-        try:
-            known = list(json.loads(self._path.read_text(encoding="utf-8"))["requests"])
-        except (OSError, ValueError, KeyError, TypeError):
-            known = []
-        is_known = request_id in known
+        known = self._requests()
         kept = [item for item in known if item != request_id][-self._KEPT :]
-        write_json(self._path, {"requests": [*kept, request_id]})
-        return is_known
+        with suppress(DiskFull):
+            write_json(self._path, {"requests": [*kept, request_id]})
+        return request_id in known
+
+    def forget(self) -> None:
+        """Trust the device again: it has given a mask."""
+        self._path.unlink(missing_ok=True)
+
+    def _requests(self) -> list[str]:
+        try:
+            return list(json.loads(self._path.read_text(encoding="utf-8"))["requests"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return []
 
 
 def _log_summary(

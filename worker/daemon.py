@@ -16,6 +16,7 @@ from worker.backoff import WaitForServer, full_jitter_s
 from worker.casework import CaseWork, Done
 from worker.core.errors import (
     Cancelled,
+    DiskFull,
     LeaseLost,
     ResultRefused,
     ServerUnavailable,
@@ -25,6 +26,7 @@ from worker.core.job import Job
 from worker.delivery import CURABLE, Courier
 from worker.outbox import Entry, Failure, Outbox
 from worker.ports import Claim, QueueServer
+from worker.room import Room
 from worker.settings import ServerSettings
 from worker.signals import Stop
 
@@ -32,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 # How long an unanswered claim may still take once the program is asked to end.
 _LAST_ANSWER_S = 0.5
+# How often a worker whose disk is full looks again.
+_LOOK_FOR_ROOM_S = 10.0
 
 
 class State(StrEnum):
@@ -69,6 +73,8 @@ class Daemon:
     ----------
     start_engine : callable
         Waits until the child is up; raises EngineBroken or ModelInvalid where it can't be.
+    on_idle : callable
+        Called after each poll that found nothing.
     """
 
     def __init__(
@@ -79,8 +85,10 @@ class Daemon:
         outbox: Outbox,
         courier: Courier,
         casework: CaseWork,
+        room: Room,
         stop: Stop,
         start_engine: Callable[[], None],
+        on_idle: Callable[[], None] = lambda: None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._server = server
@@ -88,11 +96,14 @@ class Daemon:
         self._outbox = outbox
         self._courier = courier
         self._casework = casework
+        self._room = room
         self._stop = stop
         self._start_engine = start_engine
+        self._on_idle = on_idle
         self._now = now
         self._leases: list[Entry] = []
         self._failures = 0
+        self._is_full = False
         self.state = State.IDLE
 
     def run(self) -> None:
@@ -184,12 +195,26 @@ class Daemon:
                 message=sentence,
                 is_retryable=True,
             )
-            self._outbox.fail(entry, failure)
+            try:
+                self._outbox.fail(entry, failure)
+            except DiskFull as error:
+                # Its lease runs out by itself; the next start finds it as it is.
+                logger.error("disk_full", extra={"reason": error.message})  # noqa: TRY400
+                return
         self._courier.take(entry)
 
     def _turn(self) -> Done | None:
         """Claim once, and do the job if there is one."""
-        entry = self._leases.pop() if self._leases else self._outbox.begin()
+        try:
+            self._room.check()
+            entry = self._leases.pop() if self._leases else self._outbox.begin()
+            self._there_is_room()
+        except DiskFull as error:
+            self._pause_without_room(error)
+            return None
+        return self._ask(entry)
+
+    def _ask(self, entry: Entry) -> Done | None:
         started = self._now()
         try:
             answer = self._claim(entry)
@@ -210,6 +235,7 @@ class Daemon:
         self._site_answered()
         if answer.job is None:
             self._outbox.drop(entry)
+            self._on_idle()
             spent_s = self._now() - started
             rest_s = self._settings.poll_interval_s - spent_s
             self._stop.sleep(max(answer.retry_after_s, rest_s, 0.0))
@@ -217,14 +243,33 @@ class Daemon:
         return self._work(entry, answer.job)
 
     def _work(self, entry: Entry, job: Job) -> Done:
-        self._outbox.save_job(entry, job)
+        try:
+            self._outbox.save_job(entry, job)
+        except DiskFull as error:
+            self._pause_without_room(error)
+            return self._casework.give_back(entry, job, error)
         fields = {"request_id": job.request_id, "attempt": job.attempt, "series": len(job.series)}
         logger.info("case_started", extra=fields)
         self._go(State.BUSY)
         try:
-            return self._casework.work(entry, job)
+            done = self._casework.work(entry, job)
+            if done.error is not None and done.error.code == DiskFull.code:
+                self._room.was_too_little()
+            return done
         finally:
             self._go(State.DRAINING if self._stop.is_asked() else State.IDLE)
+
+    def _there_is_room(self) -> None:
+        if self._is_full:
+            logger.info("disk_has_room")
+        self._is_full = False
+
+    def _pause_without_room(self, error: DiskFull) -> None:
+        # Once as an error; then it is known, and the log is on a full disk, too.
+        level = logging.DEBUG if self._is_full else logging.ERROR
+        logger.log(level, "disk_full", extra={"reason": error.message})
+        self._is_full = True
+        self._stop.sleep(min(_LOOK_FOR_ROOM_S, self._settings.retry_longest_s))
 
     def _site_answered(self) -> None:
         if self._failures:

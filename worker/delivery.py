@@ -15,6 +15,7 @@ from enum import StrEnum
 from worker.backoff import full_jitter_s
 from worker.core.errors import (
     Cancelled,
+    DiskFull,
     LeaseLost,
     ResultRefused,
     ServerUnavailable,
@@ -72,7 +73,11 @@ def deliver(
         logger.warning("delivery_kept", extra=_fields(entry, end, error))
         return Delivered.KEPT
     except (ResultRefused, Unauthorized, WorkerTooOld) as error:
-        aside = outbox.refuse(entry, error)
+        try:
+            aside = outbox.refuse(entry, error)
+        except DiskFull as full:
+            logger.error("delivery_kept", extra=_fields(entry, end, full))  # noqa: TRY400
+            return Delivered.KEPT
         fields = _fields(entry, end, error) | {"kept_in": str(aside.folder)}
         logger.error("delivery_refused", extra=fields)  # noqa: TRY400 - the sentence says it all
         return Delivered.REFUSED

@@ -5,27 +5,67 @@ A write is: temporary file, fsync, rename, fsync of the folder.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from worker.core.errors import DiskFull
 
 _IS_WINDOWS = os.name == "nt"
 _PAUSES_S = (0.05, 0.1, 0.2, 0.4, 0.8)
 
 
 def write_json(path: Path, body: Mapping[str, Any]) -> None:
-    """Put a JSON file in place whole, or leave what was there."""
+    """Put a JSON file in place whole, or leave what was there.
+
+    Raises
+    ------
+    DiskFull
+        Nothing was changed.
+    """
     temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8", newline="\n") as file:
-        json.dump(body, file, ensure_ascii=False, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    move(temporary, path)
+    try:
+        with told_plainly(path.parent):
+            with temporary.open("w", encoding="utf-8", newline="\n") as file:
+                json.dump(body, file, ensure_ascii=False, indent=1)
+                file.flush()
+                os.fsync(file.fileno())
+            move(temporary, path)
+    except DiskFull:
+        temporary.unlink(missing_ok=True)
+        raise
     sync_folder(path.parent)
+
+
+@contextmanager
+def told_plainly(folder: Path) -> Iterator[None]:
+    """Turn the system's word for a full disk into a sentence that says which and what to do."""
+    try:
+        yield
+    except OSError as error:
+        if not is_disk_full(error):
+            raise
+        raise DiskFull(
+            f"The disk of {folder} is full ({error.strerror}): free some space there, or give "
+            "worker.work_dir another disk."
+        ) from error
+
+
+def is_disk_full(error: OSError) -> bool:
+    """Tell whether there is no room: the disk, the quota or the file's allowed size is used up."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def remove_folder(path: Path) -> None:
+    """Delete a folder and what is in it, as far as the system lets us."""
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def move(source: Path, target: Path) -> None:
@@ -43,7 +83,7 @@ def move(source: Path, target: Path) -> None:
 def sync_file(path: Path) -> None:
     """Bring a file that somebody else wrote onto the disk."""
     # Windows flushes only a handle that may write.
-    with path.open("rb+") as file:
+    with told_plainly(path.parent), path.open("rb+") as file:
         os.fsync(file.fileno())
 
 
@@ -69,5 +109,6 @@ def make_folder(path: Path) -> None:
     if path.is_dir():
         return
     make_folder(path.parent)
-    path.mkdir(exist_ok=True)
+    with told_plainly(path.parent):
+        path.mkdir(exist_ok=True)
     sync_folder(path.parent)

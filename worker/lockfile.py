@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from io import BufferedRandom
 from pathlib import Path
 
@@ -47,11 +48,13 @@ class WorkFolderLock:
                 f"The work folder {self._path.parent} is in use by another worker (process "
                 f"{owner}): end that one, or give this one its own worker.work_dir."
             )
-        file.truncate(0)
-        file.seek(0)
-        file.write(f"{os.getpid()}\n".encode())
-        file.flush()
         self._file = file
+        with suppress(OSError):
+            # Only for the sentence above; on a full disk the lock holds without it.
+            file.truncate(0)
+            file.seek(0)
+            file.write(f"{os.getpid()}\n".encode())
+            file.flush()
 
     def release(self) -> None:
         """Give the folder back."""

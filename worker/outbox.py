@@ -21,9 +21,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from worker.core.errors import WorkerError
+from worker.core.errors import DiskFull, WorkerError
 from worker.core.job import CaseResult, Job
-from worker.durable import make_folder, move, sync_file, sync_folder, write_json
+from worker.durable import (
+    make_folder,
+    move,
+    remove_folder,
+    sync_file,
+    sync_folder,
+    write_json,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +125,7 @@ class Outbox:
         for folder in (self._jobs, self._refused, self._trash):
             make_folder(folder)
         for left in self._trash.iterdir():
-            shutil.rmtree(left, ignore_errors=True)
+            remove_folder(left)
 
     def entries(self) -> list[Entry]:
         """Give every entry, oldest first."""
@@ -136,7 +143,11 @@ class Outbox:
         lease_id = str(uuid.uuid4())
         folder = self._jobs / lease_id
         make_folder(folder)
-        write_json(folder / "lease.json", {"id": lease_id})
+        try:
+            write_json(folder / "lease.json", {"id": lease_id})
+        except DiskFull:
+            remove_folder(folder)
+            raise
         return Entry(folder=folder)
 
     def save_job(self, entry: Entry, job: Job) -> None:
@@ -153,13 +164,23 @@ class Outbox:
             "result": finished.result.to_json(),
             "artifacts": dict(finished.artifacts),
         }
-        write_json(entry.folder / "result.json", body)
-        shutil.rmtree(entry.inputs_dir, ignore_errors=True)
+        try:
+            write_json(entry.folder / "result.json", body)
+        except DiskFull:
+            # The images are not needed any more, and take the room that the result wants.
+            remove_folder(entry.inputs_dir)
+            write_json(entry.folder / "result.json", body)
+        remove_folder(entry.inputs_dir)
 
     def fail(self, entry: Entry, failure: Failure) -> None:
-        """Keep a failure until the site knows of it; the images are not needed any more."""
-        write_json(entry.folder / "failure.json", asdict(failure))
-        shutil.rmtree(entry.inputs_dir, ignore_errors=True)
+        """Keep a failure until the site knows of it; neither images nor masks are needed."""
+        try:
+            write_json(entry.folder / "failure.json", asdict(failure))
+        except DiskFull:
+            for folder in (entry.inputs_dir, entry.outputs_dir):
+                remove_folder(folder)
+            write_json(entry.folder / "failure.json", asdict(failure))
+        remove_folder(entry.inputs_dir)
 
     def drop(self, entry: Entry) -> None:
         """Delete an entry; a crash in between leaves all of it or nothing of it."""
@@ -172,7 +193,7 @@ class Outbox:
         except OSError:
             # On Windows a folder can't be moved while a file in it is open.
             gone = entry.folder
-        shutil.rmtree(gone, ignore_errors=True)
+        remove_folder(gone)
 
     def refuse(self, entry: Entry, error: WorkerError) -> Entry:
         """Put aside what the site would not take, with its reason; a person must look."""

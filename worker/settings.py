@@ -86,6 +86,7 @@ class WorkerSettings:
     work_dir: Path
     drain_s: float
     downloads: int
+    least_free_mb: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -294,6 +295,7 @@ def _worker(section: Section, base: Path) -> WorkerSettings:
         work_dir=section.path("work_dir", "var/worker", base=base) or base,
         drain_s=section.number("drain_s", 30),
         downloads=section.whole("downloads", 4, least=1),
+        least_free_mb=section.whole("least_free_mb", 300),
     )
     section.end()
     return settings

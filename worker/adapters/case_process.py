@@ -26,6 +26,7 @@ from worker.adapters.exit_words import ending_in_words
 from worker.core.errors import (
     EngineBroken,
     EngineCrashed,
+    EngineNotStarting,
     EngineOutOfMemory,
     ModelInvalid,
     SeriesInvalid,
@@ -93,7 +94,7 @@ class CaseProcess:
 
         Raises
         ------
-        EngineBroken
+        EngineNotStarting
             It ended, said so, or took too long.
         """
         child = self._living()
@@ -120,6 +121,9 @@ class CaseProcess:
             if type(error.cause) is WorkerError:
                 # Nobody foresaw it, so what the child wrote about it is worth keeping.
                 child.log_last_words()
+            if isinstance(error.cause, EngineBroken):
+                # Every later call of this process would fail; the next case gets a fresh one.
+                child.kill()
             raise error.cause from None
         except BaseException:
             # It is in the middle of a case that nobody waits for any more.
@@ -206,6 +210,11 @@ def error_of(message: Mapping[str, Any]) -> WorkerError:
     return error
 
 
+def _not_starting(error: WorkerError) -> WorkerError:
+    is_device = isinstance(error, EngineBroken)
+    return EngineNotStarting(error.message, code=error.code) if is_device else error
+
+
 class _ChildError(Exception):
     """The child itself said that the case failed, so it is idle again and may live on."""
 
@@ -245,7 +254,8 @@ class _Child:
             thread.start()
 
     def is_alive(self) -> bool:
-        return self._process.poll() is None
+        # One that was killed may take a moment to be gone.
+        return not self._is_killed and self._process.poll() is None
 
     def send(self, message: Mapping[str, Any]) -> None:
         try:
@@ -265,18 +275,18 @@ class _Child:
                     return {}
                 if time.monotonic() > end:
                     self.kill()
-                    raise EngineBroken(
+                    raise EngineNotStarting(
                         f"The inference process did not start within {timeout_s:g} s: run "
                         "'mri-worker doctor'."
                     ) from None
                 continue
             if isinstance(message, str):
-                raise EngineBroken(
+                raise EngineNotStarting(
                     f"The inference process {self._ending()} before it was ready"
                     f"{self._last_line()}: run 'mri-worker doctor'."
                 )
             if message.get("type") == "error":
-                raise error_of(message)
+                raise _not_starting(error_of(message))
             if message.get("type") == "ready":
                 self._ready = message
         return self._ready
@@ -328,7 +338,7 @@ class _Child:
         return f" ({line.strip()[:200]})" if line else ""
 
     def kill(self) -> None:
-        if not self.is_alive():
+        if self._process.poll() is not None:
             return
         self._is_killed = True
         if sys.platform == "win32":

@@ -6,6 +6,7 @@ Nothing here retries: whoever calls knows what a failure means for the job.
 from __future__ import annotations
 
 import math
+import ssl
 import threading
 from collections.abc import Mapping
 from typing import Any
@@ -15,6 +16,7 @@ import requests
 from requests.auth import AuthBase, HTTPBasicAuth
 
 from worker import __version__
+from worker.adapters.http_limit import LimitedAdapter, TimeLimit
 from worker.core.errors import (
     Cancelled,
     LeaseLost,
@@ -28,6 +30,10 @@ from worker.settings import Credentials, ServerSettings
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 API = "/api/mri/segmentation/"
 _LONGEST_SENTENCE = 300
+# The slowest line on which a mask is still worth sending: below it an upload is cut and tried anew.
+SLOWEST_BYTES_PER_S = 20_000
+# OpenSSL's reasons why a certificate was refused (x509_vfy.h).
+_NOT_YET_VALID, _EXPIRED, _OTHER_NAME = 9, 10, 62
 
 
 class _Bearer(AuthBase):
@@ -66,31 +72,44 @@ class HttpClient:
         path: str,
         *,
         read_timeout_s: float | None = None,
+        body_bytes: int = 0,
         headers: Mapping[str, str] | None = None,
         **options: Any,
     ) -> requests.Response:
         """Send one request and give the answer, whatever its status.
+
+        Parameters
+        ----------
+        read_timeout_s : float, optional
+            How long the whole answer may take, not only the pause between two of its bytes; of a
+            streamed one (``stream=True``) until its body begins.
+        body_bytes : int
+            How much is sent, which takes its time, too.
 
         Raises
         ------
         ServerUnavailable
             No answer, or a redirect, which is never followed: it would turn a POST into a GET.
         """
-        timeouts = (
-            self.settings.connect_timeout_s,
-            read_timeout_s or self.settings.read_timeout_s,
-        )
+        connect_s = self.settings.connect_timeout_s
+        read_s = read_timeout_s or self.settings.read_timeout_s
+        session = self._session()
         try:
-            response = self._session().request(
-                method,
-                self.settings.url + API + path,
-                timeout=timeouts,
-                allow_redirects=False,
-                headers=dict(headers or {}),
-                **options,
-            )
+            with TimeLimit(connect_s + read_s + body_bytes / SLOWEST_BYTES_PER_S) as limit:
+                response = session.request(
+                    method,
+                    self.settings.url + API + path,
+                    timeout=(connect_s, read_s),
+                    allow_redirects=False,
+                    headers=dict(headers or {}),
+                    **options,
+                )
         except requests.RequestException as error:
             raise ServerUnavailable(network_sentence(self.settings.url, error)) from error
+        if limit.is_over:
+            # Cut by us; without a length an answer that was cut looks whole.
+            response.close()
+            raise ServerUnavailable(f"{self.settings.url} took too long to answer.")
         if 300 <= response.status_code < 400 and response.status_code != 304:
             target = response.headers.get("Location", "another address")
             raise ServerUnavailable(
@@ -99,7 +118,7 @@ class HttpClient:
         return response
 
     def call_json(self, method: str, path: str, **options: Any) -> dict[str, Any]:
-        """Send one request and give its JSON; 204 is an empty one.
+        """Send one request and give its JSON.
 
         Raises
         ------
@@ -108,14 +127,14 @@ class HttpClient:
         """
         response = self.call(method, path, **options)
         raise_for_status(response)
-        if response.status_code == 204:
-            return {}
         return read_json(response)
 
     def _session(self) -> requests.Session:
         session: requests.Session | None = getattr(self._local, "session", None)
         if session is None:
             session = requests.Session()
+            for scheme in ("http://", "https://"):
+                session.mount(scheme, LimitedAdapter())
             session.auth = _auth(self.settings.credentials)
             # No proxy leads to this very machine, whatever the environment says.
             session.trust_env = urlsplit(self.settings.url).hostname not in LOOPBACK
@@ -130,10 +149,7 @@ class HttpClient:
 def network_sentence(url: str, error: Exception) -> str:
     """Say in one sentence why there was no answer; exception texts name addresses, no secrets."""
     if isinstance(error, requests.exceptions.SSLError):
-        return (
-            f"The certificate of {url} can't be verified: check the address, this machine's date, "
-            "or name the hospital's certificate authority in server.ca_file."
-        )
+        return _certificate_sentence(url, error)
     if isinstance(error, requests.exceptions.ProxyError):
         return f"The proxy between here and {url} refused or is away: check HTTPS_PROXY, NO_PROXY."
     if isinstance(error, requests.exceptions.ConnectTimeout):
@@ -143,6 +159,49 @@ def network_sentence(url: str, error: Exception) -> str:
     if isinstance(error, requests.exceptions.ConnectionError):
         return f"No connection to {url}: check the address and that the site is running."
     return f"The call to {url} failed ({type(error).__name__})."
+
+
+def _certificate_sentence(url: str, error: BaseException) -> str:
+    match _verify_code(error):
+        case None:
+            return (
+                f"There is no HTTPS connection with {url}: check that the address should begin "
+                "with https:// and that no proxy in between ends it."
+            )
+        case code if code == _EXPIRED:
+            return (
+                f"The certificate of {url} has expired: the site's administrator must renew it. "
+                "If it is still good elsewhere, this machine's date is wrong."
+            )
+        case code if code == _NOT_YET_VALID:
+            return (
+                f"The certificate of {url} is not valid yet: this machine's date is wrong, or the "
+                "certificate was made with a wrong one."
+            )
+        case code if code == _OTHER_NAME:
+            return (
+                f"The certificate of {url} is for another name: set server.url to the name that "
+                "the certificate bears."
+            )
+        case _:
+            return (
+                f"The certificate of {url} can't be verified: it is signed by nobody that this "
+                "machine trusts. Name the hospital's certificate authority in server.ca_file."
+            )
+
+
+def _verify_code(error: BaseException | None) -> int | None:
+    """Find OpenSSL's reason in what requests and urllib3 wrapped around it."""
+    for _ in range(10):
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return error.verify_code
+        if error is None:
+            break
+        inner = getattr(error, "reason", None) or next(
+            (item for item in error.args if isinstance(item, BaseException)), None
+        )
+        error = inner if isinstance(inner, BaseException) else error.__context__
+    return None
 
 
 def read_json(response: requests.Response) -> dict[str, Any]:
@@ -161,11 +220,20 @@ def read_json(response: requests.Response) -> dict[str, Any]:
 
 
 def raise_for_status(response: requests.Response) -> None:
-    """Turn a status into the error that carries the decision; nothing for 2xx."""
+    """Turn a status into the error that carries the decision; nothing for 2xx.
+
+    Only the site's own words decide about a job: a proxy's page, whatever its status, is no answer.
+    """
     status = response.status_code
     if 200 <= status < 300:
         return
     code, said = _reason(response)
+    if not code and status not in (401, 413):
+        raise ServerUnavailable(
+            f"{_host(response)} can't answer now ({status}, not in the site's own words: check "
+            "any proxy in between).",
+            retry_after_s=retry_after_s(response),
+        )
     match status:
         case 401:
             raise Unauthorized(_credentials_sentence(response, said))
@@ -230,7 +298,7 @@ def _reason(response: requests.Response) -> tuple[str, str]:
         body = response.json()
     except (ValueError, requests.RequestException):
         return "", ""
-    if not isinstance(body, dict):
+    if not isinstance(body, dict) or body.get("success") is not False:
         return "", ""
     return str(body.get("code") or ""), str(body.get("error") or "")[:_LONGEST_SENTENCE]
 

@@ -19,6 +19,7 @@ from worker.settings import ServerSettings
 # How much longer than the asked wait an answer may take before the connection counts as dead.
 _WAIT_MARGIN_S = 10
 _CHUNK_BYTES = 1 << 18
+OUTCOMES = ("accepted", "replay", "superseded")
 _NO_ID = "00000000-0000-4000-8000-000000000000"
 _CONTENT_TYPES = {
     ".dcm": "application/dicom",
@@ -128,6 +129,7 @@ class HttpQueue:
                 "Content-Digest": f"sha-256=:{encoded}:",
                 "Content-Type": _CONTENT_TYPES.get(suffix, "application/octet-stream"),
             },
+            body_bytes=path.stat().st_size,
             data=_FileBody(path, on_progress),
         )
         return digest.hex()
@@ -144,7 +146,13 @@ class HttpQueue:
             read_timeout_s=max(120.0, self._client.settings.read_timeout_s),
             json={"success": True, "result": result.to_json(), "artifacts": dict(artifacts)},
         )
-        return str(body.get("outcome", "accepted"))
+        outcome = body.get("outcome")
+        if outcome not in OUTCOMES:
+            # The mask is deleted after this, so nothing but the site's own words will do.
+            raise ServerUnavailable(
+                f"The site did not say what became of the result ({outcome!r}); it is kept."
+            )
+        return str(outcome)
 
     def fail(
         self, request_id: str, lease_id: str, *, code: str, message: str, is_retryable: bool

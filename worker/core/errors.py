@@ -103,6 +103,12 @@ class InputUnavailable(WorkerError):
     code = "input_unavailable"
 
 
+class DiskFull(WorkerError):
+    """The disk of the work folder has no room: nothing half is left, and nothing new is begun."""
+
+    code = "disk_full"
+
+
 class SeriesInvalid(WorkerError):
     """The images can't be segmented as they are; trying again changes nothing."""
 
@@ -138,7 +144,11 @@ class EngineCrashed(WorkerError):
 
 
 class EngineBroken(WorkerError):
-    """The device itself is in a bad state (a CUDA fault): release the job, restart the program."""
+    """The device is in a bad state (a CUDA fault): its process must end, in the end the program."""
 
     code = "engine_broken"
     exit_code = EXIT_ENGINE_BROKEN
+
+
+class EngineNotStarting(EngineBroken):
+    """The child process does not come up: a fresh one would not either."""

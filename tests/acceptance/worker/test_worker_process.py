@@ -265,8 +265,9 @@ def test_settings_that_the_child_refuses_give_the_case_back_and_end_with_78(
     assert (request.status, request.failure) == ("released", None)
 
 
-def test_a_broken_device_ends_with_70(site: FakeSite, workers: Workers) -> None:
-    site.file("r1", b"broken")
+def test_a_device_that_fails_twice_in_a_row_ends_with_70(site: FakeSite, workers: Workers) -> None:
+    for name in ("r1", "r2"):
+        site.file(name, b"broken")
     code, _, err = ended(workers.start())
     assert code == 70
     assert "Error: The cuda_fault sentence." in err

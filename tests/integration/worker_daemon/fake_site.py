@@ -29,6 +29,7 @@ class FakeRequest:
     artifacts: dict[str, bytes] = field(default_factory=dict)
     beats: list[dict] = field(default_factory=list)
     completions: int = 0
+    failures: list[str] = field(default_factory=list)
 
 
 # A fault looks at (method, path) and gives None, or one of:
@@ -44,6 +45,7 @@ class FakeSite:
         self.faults: list[Fault] = []
         self.expires_in = 90.0
         self.deadline_in = 1800.0
+        self.requeues_retryable = False
         self.lock = threading.RLock()
         self.filed = threading.Condition(self.lock)
         self.url = ""
@@ -230,7 +232,9 @@ class _Handler(BaseHTTPRequestHandler):
                 self._json(412, {"success": False, "code": "x", "error": "Lost."})
                 return
             request.failure = body["failure"]
-            request.status = "failed"
+            request.failures.append(body["failure"]["code"])
+            is_again = self.site.requeues_retryable and body["failure"]["retryable"]
+            request.status = "pending" if is_again and request.attempt < 3 else "failed"
             self._json(200, {"success": True, "outcome": "failed"})
         else:
             request.completions += 1

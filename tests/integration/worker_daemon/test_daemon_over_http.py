@@ -207,26 +207,62 @@ def test_an_idle_worker_ends_although_its_poll_is_held(site: FakeSite, start_wor
     assert worker.error is None
 
 
-def test_a_broken_device_gives_the_request_back_and_asks_for_a_restart(
+def test_a_device_fault_ends_the_attempt_and_the_next_case_runs_in_a_fresh_child(
+    site: FakeSite, start_worker: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    bad, good = site.file("bad", b"broken"), site.file("good", b"succeed")
+    start_worker()
+    wait_for(lambda: good.result and bad.failure)
+    assert bad.failure is not None
+    assert (bad.failure["code"], bad.failure["retryable"]) == ("cuda_fault", True)
+    assert [record.message for record in caplog.records].count("child_started") == 2
+
+
+def test_a_second_device_fault_in_a_row_gives_the_request_back_and_asks_for_a_restart(
     site: FakeSite, start_worker: Start
 ) -> None:
-    request = site.file("r1", b"broken")
+    first, second = site.file("r1", b"broken"), site.file("r2", b"broken")
     worker = start_worker()
     worker.join()
     assert isinstance(worker.error, errors.EngineBroken)
     assert worker.error.exit_code == 70
-    assert request.status == "released"
+    assert (first.status, second.status) == ("failed", "released")
 
 
-def test_a_request_that_breaks_the_device_twice_counts_as_an_attempt(
+def test_a_mask_in_between_shows_that_the_device_is_well(
     site: FakeSite, start_worker: Start
 ) -> None:
+    contents = {"r1": b"broken", "r2": b"succeed", "r3": b"broken", "r4": b"succeed"}
+    requests = [site.file(name, content) for name, content in contents.items()]
+    worker = start_worker()
+    wait_for(lambda: requests[3].result)
+    assert worker.error is None
+    assert [request.status for request in requests] == ["failed", "completed"] * 2
+
+
+def test_a_request_that_breaks_the_device_each_time_counts_each_time(
+    site: FakeSite, start_worker: Start
+) -> None:
+    site.requeues_retryable = True
     request = site.file("r1", b"broken")
-    start_worker().join()
-    request.status = "pending"
-    start_worker().join()
-    assert request.failure is not None
-    assert request.failure["code"] == "cuda_fault"
+    worker = start_worker()
+    worker.join()
+    assert isinstance(worker.error, errors.EngineBroken)
+    assert (request.attempt, request.failures) == (2, ["cuda_fault"] * 2)
+
+
+def test_a_child_that_does_not_start_gives_the_request_back(
+    site: FakeSite, start_worker: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = start_worker()
+    wait_for(lambda: any("claim" in path for path in site.paths("POST")))
+    monkeypatch.setenv("FAKE_CHILD_START", "fail")
+    worker.program.runner.kill()
+    request = site.file("r1", b"succeed")
+    worker.join()
+    assert isinstance(worker.error, errors.EngineNotStarting)
+    assert request.status == "released"
 
 
 def test_a_site_that_goes_away_later_does_not_end_the_worker(
