@@ -16,7 +16,14 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from django_queue_app.errors import HistoryIsPermanent
-from django_queue_app.pacs.index import Instance, Series, ServedDigest, Study
+from django_queue_app.pacs.index import (
+    Instance,
+    RemoteInstance,
+    RemoteSeries,
+    Series,
+    ServedDigest,
+    Study,
+)
 from django_queue_app.querysets import EventQuerySet, RequestQuerySet, TokenQuerySet
 from django_queue_app.states import ACTIVE, Lane, Order, Stage, Status
 
@@ -26,6 +33,8 @@ __all__ = [
     "Attempt",
     "Event",
     "Instance",
+    "RemoteInstance",
+    "RemoteSeries",
     "SegmentationRequest",
     "Series",
     "ServedDigest",
@@ -169,6 +178,9 @@ class SegmentationRequest(models.Model):
     result_digest = models.CharField(max_length=64, blank=True, default="")
     seg_instance_id = models.CharField(max_length=64, blank=True, default="", db_index=True)
     saved_to_pacs_at = models.DateTimeField(null=True, blank=True)
+    store_attempts = models.PositiveIntegerField(default=0)
+    store_due_at = models.DateTimeField(null=True, blank=True)
+    store_failure_code = models.CharField(max_length=64, blank=True, default="")
     failure_code = models.CharField(max_length=64, blank=True, default="")
     failure_message = models.TextField(blank=True, default="")
 

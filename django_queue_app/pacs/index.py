@@ -69,6 +69,31 @@ class Instance(models.Model):
         return self.id
 
 
+class RemoteSeries(models.Model):
+    """UIDs of a series in an archive that knows no ids (DICOMweb).
+
+    An id is a digest of PatientID and UIDs, so a row is never wrong, only of no use any more.
+    """
+
+    id = models.CharField(primary_key=True, max_length=ID_LENGTH)
+    study_uid = models.CharField(max_length=UID_LENGTH)
+    series_uid = models.CharField(max_length=UID_LENGTH)
+
+    def __str__(self) -> str:
+        return self.id
+
+
+class RemoteInstance(models.Model):
+    """UID of an instance in an archive that knows no ids."""
+
+    id = models.CharField(primary_key=True, max_length=ID_LENGTH)
+    series = models.ForeignKey(RemoteSeries, on_delete=models.CASCADE, related_name="instances")
+    sop_uid = models.CharField(max_length=UID_LENGTH)
+
+    def __str__(self) -> str:
+        return self.id
+
+
 class ServedDigest(models.Model):
     """Size and digest of an instance as workers get it, so that a manifest reads no pixels.
 
