@@ -7,7 +7,9 @@ from typing import Any
 
 from django.http import HttpResponse
 from django.urls import reverse
+from django.utils import timezone
 
+from django_queue_app import estimates
 from django_queue_app.api.errors import JSON_CONTENT_TYPE, dump_json
 from django_queue_app.conf import conf
 from django_queue_app.models import SegmentationRequest
@@ -114,9 +116,12 @@ def summary_of(request: SegmentationRequest) -> dict[str, Any]:
 def status_of(request: SegmentationRequest) -> dict[str, Any]:
     """Give everything that may be told about one request."""
     is_completed = request.status == Status.COMPLETED
+    is_open = request.status in (Status.PENDING, Status.PROCESSING)
     return {
         **summary_of(request),
         "place_in_queue": place_in_queue(request),
+        "elapsed_seconds": round(estimates.elapsed_s(request, timezone.now()), 1),
+        "expected_seconds": estimates.expected_s(request) if is_open else None,
         "result": result_of(request) if is_completed else None,
         "artifacts": [
             {"name": artifact.name, "url": artifact_url(request, artifact.name)}

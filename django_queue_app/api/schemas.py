@@ -196,6 +196,8 @@ class RequestStatus(RequestSummary):
 
     success: Literal[True]
     place_in_queue: int | None
+    elapsed_seconds: float
+    expected_seconds: float | None
     result: Result | None
     artifacts: list[ArtifactLink]
 
