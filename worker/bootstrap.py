@@ -5,20 +5,22 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from worker.adapters.case_process import CaseProcess, child_command
 from worker.adapters.input_cache import InputCache
 from worker.adapters.inputs_http import HttpInputs
+from worker.adapters.inputs_orthanc import DirectInputs, OrthancInputs
 from worker.adapters.queue_http import HttpQueue, WorkerInfo
 from worker.casework import CaseWork
 from worker.console import View
-from worker.core.errors import ModelInvalid, WorkerError
+from worker.core.errors import ModelInvalid, SettingsError, WorkerError
 from worker.daemon import Daemon
 from worker.delivery import Courier
 from worker.lockfile import WorkFolderLock
 from worker.outbox import Outbox
 from worker.ports import InputSource
-from worker.room import Room
+from worker.room import Room, free_bytes
 from worker.settings import Settings
 from worker.signals import Stop
 
@@ -54,8 +56,44 @@ def make_server(settings: Settings) -> HttpQueue:
 
 
 def make_inputs(settings: Settings, cache: InputCache) -> InputSource:
-    """Make what fetches the images of a case."""
-    return HttpInputs(settings.server, downloads=settings.worker.downloads, cache=cache)
+    """Make what fetches the images of a case.
+
+    Raises
+    ------
+    SettingsError
+        Images come from a PACS whose user has no password.
+    """
+    downloads = settings.worker.downloads
+    site = HttpInputs(settings.server, downloads=downloads, cache=cache)
+    if not settings.inputs.is_direct:
+        return site
+    return DirectInputs(make_orthanc(settings), site)
+
+
+def make_orthanc(settings: Settings) -> OrthancInputs:
+    """Make what fetches images from the PACS.
+
+    Raises
+    ------
+    SettingsError
+        Its user has no password. Not told with the other settings, since the child, which needs
+        none, is not given the password and reads the same settings.
+    """
+    user = settings.orthanc.user
+    if user is not None and settings.orthanc.password is None:
+        raise SettingsError(f"ORTHANC_PASSWORD: expected the password of {user!r}, got nothing")
+    return OrthancInputs(settings.orthanc, settings.server, downloads=settings.worker.downloads)
+
+
+def make_room(settings: Settings, cache: InputCache) -> Room:
+    """Make what looks at the disk before each claim; cached images never stand in the way."""
+    least_bytes = settings.worker.least_free_mb * 1_000_000
+
+    def free(folder: Path) -> int:
+        cache.make_room(least_bytes)
+        return free_bytes(folder)
+
+    return Room(settings.worker.work_dir, least_bytes, free=free)
 
 
 def usable_models(settings: Settings) -> tuple[str, ...]:
@@ -93,11 +131,12 @@ def build(
     Raises
     ------
     SettingsError
-        Another worker has the work folder.
+        Another worker has the work folder, or a password is missing.
     """
+    cache = InputCache(settings.worker.work_dir, settings.cache)
+    inputs = make_inputs(settings, cache)
     lock = WorkFolderLock(settings.worker.work_dir)
     lock.acquire()
-    cache = InputCache(settings.worker.work_dir, settings.cache)
     cache.open()
     runner = make_runner(settings, command)
     server = make_server(settings)
@@ -105,7 +144,7 @@ def build(
     courier = Courier(outbox, server)
     casework = CaseWork(
         server=server,
-        inputs=make_inputs(settings, cache),
+        inputs=inputs,
         runner=runner,
         outbox=outbox,
         courier=courier,
@@ -121,7 +160,7 @@ def build(
         outbox=outbox,
         courier=courier,
         casework=casework,
-        room=Room(settings.worker.work_dir, settings.worker.least_free_mb * 1_000_000),
+        room=make_room(settings, cache),
         stop=stop,
         start_engine=lambda: _start_engine(settings, runner, server, find_usable(settings), stop),
         on_idle=cache.tidy,

@@ -9,7 +9,7 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 
 from worker.adapters.input_cache import InputCache
-from worker.core.errors import Cancelled, InputUnavailable
+from worker.core.errors import Cancelled, DiskFull
 from worker.core.job import InputInstance, Job
 from worker.ports import IsCancelled, OnFraction
 
@@ -92,16 +92,14 @@ def check_room(folder: Path, image_bytes: int, cache: InputCache | None = None) 
 
     Raises
     ------
-    InputUnavailable
-        Code ``disk_full``.
+    DiskFull
     """
     needed_bytes = image_bytes + _SPARE_BYTES
     if cache is not None:
         cache.make_room(needed_bytes)
     free = shutil.disk_usage(folder).free
     if free < needed_bytes:
-        raise InputUnavailable(
+        raise DiskFull(
             f"The disk of the work folder has {free / 1e6:.0f} MB left and this case needs "
-            f"{needed_bytes / 1e6:.0f} MB: free some space.",
-            code="disk_full",
+            f"{needed_bytes / 1e6:.0f} MB: free some space."
         )

@@ -109,6 +109,19 @@ class DiskFull(WorkerError):
     code = "disk_full"
 
 
+class PacsUnavailable(InputUnavailable):
+    """No usable answer from the PACS that this worker fetches from."""
+
+    code = "pacs_unavailable"
+
+
+class PacsCredentialsRefused(SettingsError):
+    """The PACS refused this worker's credentials: the case is given back and the program ends."""
+
+    code = "pacs_credentials_refused"
+    exit_code = EXIT_CREDENTIALS_REFUSED
+
+
 class SeriesInvalid(WorkerError):
     """The images can't be segmented as they are; trying again changes nothing."""
 

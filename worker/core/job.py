@@ -49,7 +49,7 @@ class InputSeries:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One granted claim."""
+    """One granted claim; `may_fetch_directly` where the site lets workers read its PACS."""
 
     request_id: str
     series: tuple[InputSeries, ...]
@@ -57,6 +57,7 @@ class Job:
     model: str | None
     attempt: int
     lease: Lease
+    may_fetch_directly: bool = False
 
     @classmethod
     def from_json(cls, body: Mapping[str, Any]) -> Job:
@@ -73,6 +74,7 @@ class Job:
                 expires_in_s=float(lease["expires_in"]),
                 deadline_in_s=float(lease["deadline_in"]),
             ),
+            may_fetch_directly=body.get("direct_fetch") is True,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -97,6 +99,7 @@ class Job:
                 "expires_in": self.lease.expires_in_s,
                 "deadline_in": self.lease.deadline_in_s,
             },
+            "direct_fetch": self.may_fetch_directly,
         }
 
 
