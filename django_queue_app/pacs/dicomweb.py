@@ -44,7 +44,6 @@ from django_queue_app.pacs.port import (
     StoredInstance,
 )
 from django_queue_app.pacs.remote_header import (
-    KEYWORDS,
     dataset_of_texts,
     description_of,
     instance_summary,
@@ -88,6 +87,8 @@ class DicomWebPacs:
         """Return every series, newest study first."""
         found = self._search()
         self._look_into([header for header, _ in found])
+        looked_into = [self._headers.get(header.series_key) for header, _ in found]
+        index.remember_series(one for one in looked_into if one is not None)
         listed = [self._summary(header, count) for header, count in found]
         by_number = sorted(listed, key=_place_in_study)
         return sorted(by_number, key=lambda one: one.study_date, reverse=True)
@@ -202,20 +203,22 @@ class DicomWebPacs:
             pass
 
     def _look_into_one(self, series: InstanceHeader) -> None:
-        with errors_translated():
-            found = self._client.search_for_instances(
-                series.study_uid, series.series_uid, fields=list(KEYWORDS), limit=1
-            )
-        if found:
-            self._headers.keep(
-                series.series_key, header_of(dataset_of_texts(texts_of_json(found[0])))
-            )
+        """Read one instance's metadata: searches may spell names and PatientIDs in Latin-1."""
+        place = series.study_uid, series.series_uid
+        try:
+            with errors_translated():
+                (found,) = self._client.search_for_instances(*place, limit=1)
+                sop_uid = str(texts_of_json(found)["SOPInstanceUID"])
+                metadata = self._client.retrieve_instance_metadata(*place, sop_uid)
+        except (PacsBadAnswer, ValueError, LookupError):
+            return  # deleted in between, or not told: listed by what the search said
+        self._headers.keep(series.series_key, header_of(dataset_of_texts(texts_of_json(metadata))))
 
     def _summary(self, header: InstanceHeader, count: int) -> SeriesSummary:
         looked_into = self._headers.get(header.series_key)
         frames = looked_into.frames if looked_into else 1
-        if frames > 1 and count > 1:
-            return self.describe_series(header.series_key).summary
+        if looked_into and frames > 1 and count > 1:
+            return self.describe_series(looked_into.series_key).summary
         return _summary_of(looked_into or header, count * frames)
 
     def _read_description(self, series_id: str) -> SeriesDescription:
@@ -233,7 +236,6 @@ class DicomWebPacs:
         if not own:
             raise SeriesNotFound
         index.remember(series_id, own)
-        self._headers.keep(series_id, own[0])
         instances = [instance_summary(header, instance_id=header.instance_key) for header in own]
         return description_of(_summary_of(own[0], len(own)), instances)
 
