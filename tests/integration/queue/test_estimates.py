@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from django_queue_app import estimates
-from django_queue_app.models import SegmentationRequest
-from tests.support.queue_driver import RESULT, Queue
+from tests.support.queue_driver import Queue
 
 pytestmark = pytest.mark.django_db
 
@@ -17,21 +16,11 @@ def driver() -> Queue:
 
 
 def _complete(queue: Queue, seconds: float, **filed: str) -> None:
-    token = queue.token()
     request = queue.file(**filed)
-    claimed = queue.claim(token, models=("brats", "other"))
-    assert claimed is not None
-    assert claimed.pk == request.pk
+    job = queue.take(queue.token(), models=("brats", "other"))
+    assert job.request.pk == request.pk
     queue.pass_time(seconds)
-    request.refresh_from_db()
-    SegmentationRequest.objects.filter(pk=request.pk).update(
-        status="completed",
-        lease_id=None,
-        lease_expires_at=None,
-        deadline_at=None,
-        finished_at=queue.now,
-        result=RESULT,
-    )
+    job.complete()
 
 
 def test_nothing_is_expected_where_nothing_was_done(driver: Queue) -> None:
