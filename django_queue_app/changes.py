@@ -114,7 +114,22 @@ def note(
         detail=detail,
     )
     logger.info(
-        "request %s: %s -> %s (%s) by %s", request.pk, old or "new", request.status, reason, actor
+        "request %s: %s -> %s (%s) by %s",
+        request.pk,
+        old or "new",
+        request.status,
+        reason,
+        actor,
+        extra={
+            "event": "request_changed",
+            "request_id": str(request.pk),
+            "attempt": request.attempt_count,
+            "worker": request.processed_by,
+            "from_status": old,
+            "to_status": request.status,
+            "reason": reason,
+            "actor": actor,
+        },
     )
     announce(request)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -11,19 +10,11 @@ from django.core.checks import CheckMessage, Error, Warning, register
 
 from django_queue_app import secret_file, site_storage
 from django_queue_app.conf import conf
-
-
-def _is_loopback(host: str) -> bool:
-    if host in {"localhost", "testserver"} or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
+from django_queue_app.loopback import is_loopback
 
 
 def _public_hosts() -> list[str]:
-    return [host for host in settings.ALLOWED_HOSTS if not _is_loopback(host)]
+    return [host for host in settings.ALLOWED_HOSTS if not is_loopback(host)]
 
 
 @register()

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.core.cache import cache
 from django.db import connections
 
 
@@ -23,3 +24,9 @@ def site_folder(settings: Any, tmp_path_factory: pytest.TempPathFactory) -> Path
     folder = tmp_path_factory.mktemp("site")
     settings.SEGMENTATION_DATA_DIR = folder
     return folder
+
+
+@pytest.fixture(autouse=True)
+def fresh_limits() -> None:
+    """Let no test meet a limit because of the calls of another."""
+    cache.clear()

@@ -8,25 +8,20 @@ from __future__ import annotations
 
 import base64
 import binascii
-import threading
-import time
-from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 from django.contrib.auth.models import AbstractBaseUser
 from django.http import HttpRequest, HttpResponse
 from django.middleware.csrf import CsrfViewMiddleware
 
-from django_queue_app import tokens
+from django_queue_app import log_context, metrics, throttle, tokens
 from django_queue_app.api.errors import CredentialsRefused, CrossSite, TooMany, UserRequired
 from django_queue_app.errors import Unauthenticated, WorkerTokenRequired
 from django_queue_app.models import ApiToken
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-REFUSALS_PER_MINUTE = 60
-REMEMBERED_ADDRESSES = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,9 +162,36 @@ def _read_token(request: HttpRequest) -> ApiToken:
     name, secret = _read_credentials(request.headers.get("Authorization", ""))
     token = tokens.authenticate(secret, name=name)
     if token is None:
-        refusals.count(str(request.META.get("REMOTE_ADDR", "")))
-        raise CredentialsRefused
+        _refuse(request)
+    _count(token)
     return token
+
+
+def _refuse(request: HttpRequest) -> NoReturn:
+    """Refuse; with 429 who sends wrong tokens in a loop.
+
+    Only wrong tokens are ever answered so, so that one broken worker behind a hospital's proxy
+    can't lock the others out. A token can't be guessed: this slows a loop down, it is no ban.
+    """
+    metrics.REFUSED.labels("token").inc()
+    wait_s = throttle.WRONG_CREDENTIALS.count(str(request.META.get("REMOTE_ADDR", "")))
+    if wait_s:
+        raise TooMany(retry_after_s=wait_s)
+    raise CredentialsRefused
+
+
+def _count(token: ApiToken) -> None:
+    """Count a call of a token, and say in the log whose calls these are."""
+    is_worker = token.kind == ApiToken.Kind.WORKER
+    log_context.bind(**{"worker" if is_worker else "user": token.name})
+    limit = throttle.WORKER if is_worker else throttle.USER
+    wait_s = limit.count(f"token:{token.pk}")
+    if wait_s:
+        raise TooMany(
+            "This token makes too many calls; wait as long as Retry-After says.",
+            "이 토큰의 호출이 너무 많습니다. Retry-After만큼 기다린 후 다시 시도하십시오.",
+            retry_after_s=wait_s,
+        )
 
 
 def _read_credentials(header: str) -> tuple[str | None, str]:
@@ -228,37 +250,3 @@ def _has_csrf_token(request: HttpRequest) -> bool:
 
 def _not_exempt(request: HttpRequest) -> HttpResponse:  # noqa: ARG001
     return HttpResponse()
-
-
-class Refusals:
-    """How often an address sent wrong credentials in the last minute.
-
-    Only wrong credentials are ever answered 429, so one broken worker behind a hospital's proxy
-    can't lock the others out. Kept per process: it slows a loop down, it is no ban.
-    """
-
-    def __init__(self, *, per_minute: int = REFUSALS_PER_MINUTE) -> None:
-        self._per_minute = per_minute
-        self._lock = threading.Lock()
-        self._counts: OrderedDict[str, tuple[float, int]] = OrderedDict()
-
-    def count(self, address: str) -> None:
-        """Count one more; refuse with 429 beyond the limit."""
-        now = time.monotonic()
-        with self._lock:
-            since, count = self._counts.pop(address, (now, 0))
-            if now - since >= 60:
-                since, count = now, 0
-            self._counts[address] = (since, count + 1)
-            if len(self._counts) > REMEMBERED_ADDRESSES:
-                self._counts.popitem(last=False)
-        if count >= self._per_minute:
-            raise TooMany(retry_after_s=60 - (now - since))
-
-    def forget(self) -> None:
-        """Start anew."""
-        with self._lock:
-            self._counts.clear()
-
-
-refusals = Refusals()

@@ -32,20 +32,18 @@ class Site:
 
 
 @pytest.fixture
-def site(db: None, settings: Any, tmp_path: Path) -> Iterator[Site]:
+def site(db: None, settings: Any, tmp_path: Path) -> Site:
     from django.contrib.auth import get_user_model
 
     from django_queue_app import tokens
-    from django_queue_app.api.auth import refusals
 
     settings.SEGMENTATION_DATA_DIR = tmp_path
     settings.USE_LOCAL_INFERENCE = True
     settings.SEGMENTATION_WAIT_SECONDS = 0.3
-    refusals.forget()
     user = get_user_model().objects.create_user("doctor")
     _, user_secret = tokens.create(name="page", kind="user", user=user)
     worker_token, worker_secret = tokens.create(name="lab-pc", kind="worker", lane="lab")
-    yield Site(
+    return Site(
         series_id=store(mr_series()),
         other_series_id=store(mr_series(description="FLAIR")),
         user=user,
@@ -53,7 +51,6 @@ def site(db: None, settings: Any, tmp_path: Path) -> Iterator[Site]:
         worker_token=worker_token,
         worker_secret=worker_secret,
     )
-    refusals.forget()
 
 
 @pytest.fixture(scope="session")

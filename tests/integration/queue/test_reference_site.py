@@ -77,14 +77,13 @@ def test_the_environment_changes_them(tmp_path: Path) -> None:
     shown = show(
         tmp_path,
         SECRET_KEY="given",
-        DEBUG="true",
         ALLOWED_HOSTS="a.example, b.example",
         USE_LOCAL_INFERENCE="True",
         SEGMENTATION_WAIT_SECONDS="12",
         DATABASE_URL="postgres://u:p@db.example/mri",
         CSRF_TRUSTED_ORIGINS="https://a.example",
     )
-    assert (shown["key"], shown["debug"], shown["local"]) == ("given", True, True)
+    assert (shown["key"], shown["debug"], shown["local"]) == ("given", False, True)
     assert shown["hosts"] == ["a.example", "b.example"]
     assert shown["wait"] == 12
     assert (shown["engine"], shown["name"]) == ("django.db.backends.postgresql", "mri")
