@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Collection
 from typing import Any
 
 from django.core.files import File
@@ -58,3 +59,15 @@ def delete_file(storage_name: str) -> None:
     StorageUnavailable
     """
     site_storage.delete_file(f"{AREA}/{storage_name}")
+
+
+def keep_only(folder: str, storage_names: Collection[str]) -> None:
+    """Remove every file of a folder but these: what a crash left there, or what was replaced.
+
+    Raises
+    ------
+    StorageUnavailable
+    """
+    for name in site_storage.list_files(f"{AREA}/{folder}"):
+        if f"{folder}/{name}" not in storage_names:
+            delete_file(f"{folder}/{name}")

@@ -9,7 +9,7 @@ from uuid import UUID
 from django.core.files.base import ContentFile
 
 from django_queue_app import services
-from django_queue_app.artifact_files import keep_file, read_file
+from django_queue_app.artifact_files import keep_file, keep_only, read_file
 from django_queue_app.conf import conf
 from django_queue_app.errors import ArtifactMissing, ServiceError
 from django_queue_app.models import Artifact, SegmentationRequest
@@ -85,6 +85,31 @@ def store_in_pacs(request: SegmentationRequest) -> None:
     services.mark_saved_to_pacs(request_id=request.pk, seg_instance_id=stored.instance_id)
 
 
+def drop_unused_files(request_id: UUID, lease_id: UUID) -> None:
+    """Remove what lies under a lease and belongs to no result, once there is one.
+
+    A server that died between writing files and noting them leaves such, and so does a result that
+    came second. Nothing under this lease can become a result any more, so nothing is taken away
+    from anybody.
+
+    Raises
+    ------
+    StorageUnavailable
+    """
+    rows = Artifact.objects.filter(request_id=request_id, attempt__lease_id=lease_id)
+    used = {name for row in rows for name in (row.storage_name, row.final_storage_name)}
+    for folder in (_folder(request_id, lease_id), _final_folder(request_id, lease_id)):
+        keep_only(folder, used)
+
+
+def _folder(request_id: UUID, lease_id: UUID) -> str:
+    return f"{request_id}/{lease_id}"
+
+
+def _final_folder(request_id: UUID, lease_id: UUID) -> str:
+    return f"{_folder(request_id, lease_id)}/final"
+
+
 def retry_pending_stores(limit: int = 10) -> int:
     """Try again to store masks that the archive has not taken yet; return how many it took.
 
@@ -122,7 +147,7 @@ def _vault_of(request: SegmentationRequest, main: SeriesDescription) -> Vault:
 
 def _keep(request: SegmentationRequest, lease_id: UUID, name: str, data: bytes) -> str:
     """Write a new file beside the worker's own."""
-    return keep_file(f"{request.pk}/{lease_id}/final", name, ContentFile(data))
+    return keep_file(_final_folder(request.pk, lease_id), name, ContentFile(data))
 
 
 def _require_nifti(data: bytes) -> None:

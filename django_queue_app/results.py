@@ -7,13 +7,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Literal
 from uuid import UUID
 
 from django.db import transaction
 from django.utils import timezone
 
-from django_queue_app import changes
+from django_queue_app import artifact_files, changes
 from django_queue_app.changes import WITHOUT_LEASE
 from django_queue_app.errors import (
     ArtifactMissing,
@@ -88,6 +89,9 @@ def record_artifact(
         return artifact, False
     if request.status == Status.COMPLETED:
         raise RequestFinished
+    if artifact is not None:
+        replaced = partial(artifact_files.delete_file, artifact.storage_name)
+        transaction.on_commit(replaced, robust=True)  # a file left over is no reason to refuse
     artifact = artifact or Artifact(request=request, attempt=attempt, name=name)
     artifact.sha256 = sha256
     artifact.size_bytes = size_bytes

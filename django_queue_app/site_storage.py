@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,18 @@ def delete_file(name: str) -> None:
     """
     with _refusing():
         site_storage().delete(name)
+
+
+def list_files(folder: str) -> list[str]:
+    """Return the names of the files in a folder, none if there is no such folder.
+
+    Raises
+    ------
+    StorageUnavailable
+    """
+    with _refusing(), suppress(FileNotFoundError):
+        return list(site_storage().listdir(folder)[1])
+    return []
 
 
 def check() -> None:

@@ -56,9 +56,17 @@ def complete(
         artifacts=artifacts,
         finalised=_finalise(attempt, artifacts),
     )
+    _tidy(attempt)
     if outcome != "superseded":
         store(attempt.request_id)
     return outcome
+
+
+def _tidy(attempt: Attempt) -> None:
+    try:
+        delivery.drop_unused_files(attempt.request_id, attempt.lease_id)
+    except ServiceError as error:  # the result stands
+        logger.warning("files of request %s not tidied: %s", attempt.request_id, error.code)
 
 
 def _finalise(attempt: Attempt, artifacts: Mapping[str, str]) -> FinalisedMask | None:
