@@ -26,6 +26,7 @@ from worker.core.job import Case, CaseResult, Job, SeriesFiles
 from worker.delivery import Courier, Delivered, deliver
 from worker.durable import file_sha256, told_plainly, write_json
 from worker.heartbeat import Drained, Watch
+from worker.log import case_in_work
 from worker.outbox import Entry, Failure, Finished, Outbox
 from worker.ports import CaseRunner, InputSource, QueueServer
 from worker.signals import Stop
@@ -84,6 +85,19 @@ class CaseWork:
         self._now = now
 
     def work(self, entry: Entry, job: Job) -> Done:
+        """Do one job whole, and let each line of the log say which.
+
+        Raises
+        ------
+        WorkerError
+            See `_do`.
+        """
+        with case_in_work(request_id=job.request_id, attempt=job.attempt):
+            fields = {"request_id": job.request_id, "attempt": job.attempt}
+            logger.info("case_started", extra={**fields, "series": len(job.series)})
+            return self._do(entry, job)
+
+    def _do(self, entry: Entry, job: Job) -> Done:
         """Do one job whole.
 
         Raises

@@ -217,7 +217,7 @@ def _load(config: Path | None, **changes: Any) -> Settings:
 def _log_quietly(settings: Settings) -> None:
     from worker import log
 
-    log.configure(settings.log, quiet=True)
+    log.configure(settings.log, worker=settings.worker.name, quiet=True)
 
 
 @contextmanager
@@ -229,7 +229,7 @@ def _program(settings: Settings) -> Iterator[Any]:
     from worker.signals import Stop, handled
 
     console = _terminal()
-    log.configure(settings.log, console=console)
+    log.configure(settings.log, worker=settings.worker.name, console=console)
     stop = Stop(drain_s=settings.worker.drain_s)
     with handled(stop, on_signal=lambda: _say_ending(stop)):
         if console is None:

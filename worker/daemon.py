@@ -248,8 +248,6 @@ class Daemon:
         except DiskFull as error:
             self._pause_without_room(error)
             return self._casework.give_back(entry, job, error)
-        fields = {"request_id": job.request_id, "attempt": job.attempt, "series": len(job.series)}
-        logger.info("case_started", extra=fields)
         self._go(State.BUSY)
         try:
             done = self._casework.work(entry, job)

@@ -23,6 +23,7 @@ from worker.core.errors import (
     WorkerError,
     WorkerTooOld,
 )
+from worker.log import aside
 from worker.outbox import Entry, Failure, Finished, Outbox
 from worker.ports import OnFraction, QueueServer
 
@@ -134,6 +135,14 @@ def _end_of(entry: Entry) -> Finished | Failure:
     return end
 
 
+def _about(entry: Entry) -> dict[str, object]:
+    try:
+        job = entry.job()
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return {} if job is None else {"request_id": job.request_id, "attempt": job.attempt}
+
+
 class Courier:
     """Delivers what is left over, in a thread of its own, so that no new request waits for it."""
 
@@ -195,7 +204,8 @@ class Courier:
         for entry in due:
             if self._is_stopped:
                 return
-            outcome = self._deliver_one(entry)
+            with aside(lease=entry.lease_id, **_about(entry)):
+                outcome = self._deliver_one(entry)
             with self._lock:
                 self._book(entry, outcome)
 
@@ -223,9 +233,10 @@ class Courier:
 
     def _run(self) -> None:
         while not self._is_stopped:
-            try:
-                self.deliver_due()
-            except Exception:
-                logger.exception("courier_failed")
+            with aside():
+                try:
+                    self.deliver_due()
+                except Exception:
+                    logger.exception("courier_failed")
             self._wake.wait(timeout=1.0)
             self._wake.clear()

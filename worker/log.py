@@ -1,12 +1,18 @@
 """Logging: constant event names with fields, one line each, in a file that is rotated.
 
-``2026-11-20 20:08:47 INFO    case_finished request_id=... model=... total_s=12.3``
+``2026-11-20 20:08:47 INFO    case_finished request_id=... model=... total_s=12.3``, or with
+``log.format: json`` one object per line. There every line of a case, from whichever thread, has its
+``request_id`` and ``attempt``, and every line has ``worker``.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from logging.handlers import RotatingFileHandler
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +25,32 @@ if TYPE_CHECKING:
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 # Libraries whose own lines would drown ours, or might show what a file holds.
 _QUIET = ("urllib3", "requests", "pydicom")
+
+_Fields = Mapping[str, Any]
+# The case in work, for all threads that serve it: there is only one at a time.
+_case_in_work: dict[str, Any] = {}
+# What a thread that works on something else says instead, such as a late delivery.
+_aside: ContextVar[_Fields | None] = ContextVar("aside", default=None)
+
+
+@contextmanager
+def case_in_work(**fields: Any) -> Iterator[None]:
+    """Give every line, of every thread, these fields while the block runs."""
+    _case_in_work.update(fields)
+    try:
+        yield
+    finally:
+        _case_in_work.clear()
+
+
+@contextmanager
+def aside(**fields: Any) -> Iterator[None]:
+    """Give the lines of this thread these fields instead of those of the case in work."""
+    token = _aside.set(fields)
+    try:
+        yield
+    finally:
+        _aside.reset(token)
 
 
 class EventFormatter(logging.Formatter):
@@ -43,6 +75,35 @@ def _value(value: Any) -> str:
     return text if is_plain else repr(text)
 
 
+def json_formatter(worker: str) -> logging.Formatter:
+    """Make the formatter of one JSON object per line.
+
+    Parameters
+    ----------
+    worker : str
+        The name that each line bears.
+    """
+    from pythonjsonlogger.json import JsonFormatter
+
+    class CaseJsonFormatter(JsonFormatter):
+        def process_log_record(self, log_record: dict[str, Any]) -> dict[str, Any]:
+            other = _aside.get()
+            about = _case_in_work if other is None else other
+            return {"worker": worker, **about, **log_record}
+
+    return CaseJsonFormatter(
+        "%(levelname)s %(name)s %(threadName)s %(message)s",
+        rename_fields={
+            "levelname": "level",
+            "name": "logger",
+            "threadName": "thread",
+            "message": "event",
+        },
+        timestamp="time",
+        json_ensure_ascii=False,
+    )
+
+
 class _ConsoleHandler(logging.Handler):
     """Prints above a progress bar instead of through it."""
 
@@ -59,14 +120,38 @@ class _ConsoleHandler(logging.Handler):
             self.handleError(record)
 
 
+class _LogFile(RotatingFileHandler):
+    """A file that says once, on standard error, that it can't be written, such as on a full disk.
+
+    What it could not take is on the console all the same.
+    """
+
+    _has_failed = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self._has_failed:
+            self._has_failed = True
+            text = f"The log {self.baseFilename} can't be written ({error.strerror}).\n"
+            os.write(2, text.encode())
+
+
 def configure(
-    settings: LogSettings, *, console: Console | None = None, quiet: bool = False
+    settings: LogSettings,
+    *,
+    worker: str = "",
+    console: Console | None = None,
+    quiet: bool = False,
 ) -> None:
     """Log into the file, and onto the console.
 
     Parameters
     ----------
     settings : LogSettings
+    worker : str
+        This worker's name, in each line of JSON.
     console : Console, optional
         A terminal with a progress bar; else plain lines go to standard error.
     quiet : bool
@@ -87,8 +172,11 @@ def configure(
     )
     level = logging.getLevelName(settings.level.upper())
     shown.setLevel(logging.WARNING if quiet else level)
+    is_json = settings.format == "json"
     for handler in (file, shown):
-        handler.setFormatter(EventFormatter())
+        # A person at a terminal reads lines, whatever the file's readers want.
+        is_for_program = is_json and not isinstance(handler, _ConsoleHandler)
+        handler.setFormatter(json_formatter(worker) if is_for_program else EventFormatter())
         root.addHandler(handler)
     root.setLevel(level)
     for name in _QUIET:
@@ -98,7 +186,7 @@ def configure(
 def _file_handler(settings: LogSettings) -> logging.Handler:
     try:
         settings.file.parent.mkdir(parents=True, exist_ok=True)
-        return RotatingFileHandler(
+        return _LogFile(
             settings.file,
             maxBytes=settings.max_bytes,
             backupCount=settings.backups,

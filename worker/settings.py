@@ -105,6 +105,7 @@ class LogSettings:
     """Where the log goes."""
 
     level: str
+    format: str
     file: Path
     max_bytes: int
     backups: int
@@ -329,6 +330,7 @@ def _device(section: Section, env: Environment) -> str:
 def _log(section: Section, worker: WorkerSettings, base: Path) -> LogSettings:
     settings = LogSettings(
         level=section.choice("level", "info", ("debug", "info", "warning", "error")),
+        format=section.choice("format", "text", ("text", "json")),
         file=section.path("file", None, base=base) or worker.work_dir / "logs" / "worker.log",
         max_bytes=section.whole("max_bytes", 5_000_000, least=10_000),
         backups=section.whole("backups", 5, least=1),

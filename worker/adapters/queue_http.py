@@ -86,7 +86,7 @@ class HttpQueue:
         response = self._client.call(
             "POST",
             "pending-requests/claim/",
-            read_timeout_s=wait_s + _WAIT_MARGIN_S,
+            read_timeout_s=wait_s + min(_WAIT_MARGIN_S, self._client.settings.read_timeout_s),
             headers={"Idempotency-Key": lease_id, "Prefer": f"wait={int(wait_s)}"},
             json={"worker": self.worker.to_json()},
         )
@@ -109,7 +109,7 @@ class HttpQueue:
             f"requests/{request_id}/heartbeat/",
             headers=_lease(lease_id),
             # A beat that hangs for longer than the pause between two is of no use.
-            read_timeout_s=20,
+            read_timeout_s=min(20, self._client.settings.read_timeout_s),
             json={"stage": stage, "progress": round(progress, 4)},
         )
         return float(body.get("expires_in", 0))

@@ -1,7 +1,8 @@
 """A child that speaks the real one's protocol and fails as it is told: fault injection.
 
 What to do stands in the first image of the case: succeed, slow, crash, hang, oom, error, broken,
-exit, chatter. It writes four small artifacts where the real child writes the mask.
+exit, chatter, brief, pause-STAGE (stays there the first time). It writes four small artifacts where
+the real child writes the mask.
 """
 
 import json
@@ -44,6 +45,18 @@ def result(output_dir):
     )
 
 
+def pause(what, stage, case):
+    paused = Path(os.environ.get("FAKE_CHILD_LOG", "cases.log")).with_name("paused")
+    if what != f"pause-{stage}" or paused.exists():
+        return
+    if stage == "writing":
+        (Path(case["output_dir"]) / "mask.dcm").write_bytes(b"torn")
+    send(type="progress", stage=stage, progress=0.5)
+    paused.write_text(stage)
+    time.sleep(60)
+    sys.exit(1)
+
+
 def serve_case(case):
     first = Path(case["series"][0]["files"][0])
     what = first.read_text().split()[0]
@@ -51,6 +64,7 @@ def serve_case(case):
     if log:
         with Path(log).open("a") as file:
             file.write(f"{case['request_id']} {what}\n")
+    pause(what, "loading", case)
     send(type="progress", stage="loading", progress=1.0)
     if what == "crash":
         print("about to crash", file=sys.stderr, flush=True)
@@ -77,6 +91,12 @@ def serve_case(case):
         for step in range(100):
             send(type="progress", stage="inferring", progress=step / 100)
             time.sleep(0.1)
+    if what == "brief":
+        for step in range(20):
+            send(type="progress", stage="inferring", progress=step / 20)
+            time.sleep(0.1)
+    pause(what, "inferring", case)
+    pause(what, "writing", case)
     send(type="progress", stage="writing", progress=1.0)
     return result(Path(case["output_dir"]))
 

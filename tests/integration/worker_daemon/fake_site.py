@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -34,6 +35,7 @@ class FakeRequest:
 
 # A fault looks at (method, path) and gives None, or one of:
 #   ("status", 503, headers)  ("html",)  ("cut", bytes)  ("swallow",)  ("redirect", url)
+#   ("page", status)  ("trickle",)  ("hold", threading.Event)
 Fault = Callable[[str, str], tuple | None]
 
 
@@ -110,7 +112,9 @@ class _Handler(BaseHTTPRequestHandler):
         with site.lock:
             site.calls.append((self.command, path, dict(self.headers)))
             action = next((a for a in (f(self.command, path) for f in site.faults) if a), None)
-        if action is not None and action[0] != "cut" and action[0] != "swallow":
+        if action is not None and action[0] == "hold":
+            action[1].wait(60)
+        elif action is not None and action[0] not in ("cut", "swallow"):
             self._misbehave(action)
             return
         if self.headers.get("Authorization") != f"Bearer {TOKEN}":
@@ -127,11 +131,28 @@ class _Handler(BaseHTTPRequestHandler):
             self._json(action[1], body, headers)
         elif action[0] == "html":
             self._bytes(200, b"<html>proxy</html>", {"Content-Type": "text/html"})
+        elif action[0] == "page":
+            self._bytes(action[1], b"<html>proxy</html>", {"Content-Type": "text/html"})
+        elif action[0] == "trickle":
+            self._trickle()
         elif action[0] == "redirect":
             self._bytes(301, b"", {"Location": action[1]})
         elif action[0] == "close":
             self.close_connection = True
             self.connection.close()
+
+    def _trickle(self) -> None:
+        """Send one byte now and then, so that no read timeout ever fires."""
+        self.close_connection = True
+        try:
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.end_headers()
+            for _ in range(600):
+                self.wfile.write(b" ")
+                time.sleep(0.1)
+        except OSError:
+            pass
 
     def _route(self, path: str, body: bytes) -> None:
         if path.startswith("pending-requests/?"):
