@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from typing import Any, cast
 
-from django.core.asgi import get_asgi_application
-
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "reference_site.settings")
-_django = get_asgi_application()
+
+from django_queue_app.asgi_handler import get_application
+
+_django = get_application()
 
 # Django must be set up before the app's modules are imported.
 from django_queue_app.hold import hold_long_polls  # noqa: E402
 
-# asgiref's types name dictionaries where the specification has mappings.
+# Django's types name dictionaries where the specification has mappings.
 application = hold_long_polls(cast(Any, _django))
