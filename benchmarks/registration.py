@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from demo.anatomy import Anatomy
+from demo.anatomy import Anatomy, draw_anatomy
 from demo.fields import rotation_from_degrees
 from demo.phantom_dicom import MAIN, PROTOCOLS, RAS_TO_LPS, Protocol, acquire
 from worker.adapters import registration
@@ -56,7 +56,7 @@ def main() -> None:
 
 def measure(seed: int) -> Iterator[dict[str, Any]]:
     """Register every pair and give one row for each."""
-    anatomy = Anatomy.draw(seed)
+    anatomy = draw_anatomy(seed, lesions=2)
     fixed = _volume(anatomy, MAIN)
     for protocol in PROTOCOLS[1:]:
         moving = _volume(anatomy, protocol)

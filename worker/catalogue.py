@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import yaml
 
 from worker.core.errors import ModelInvalid
+from worker.core.postprocess import Postprocess
 from worker.core.segments import SegmentSpec, ordered_by_label
 from worker.model_pins import check_pin, description_beside, digest, hash_files, read_pins
 from worker.plain_model import PlainModel, read_plain_model
@@ -64,6 +65,10 @@ class ModelEntry:
         How to run a model that is one file; None for a bundle.
     warnings : tuple of str
         What must be said beside every result of this model.
+    sequence_check, registration : str
+        See `worker.settings_models.ModelSettings`.
+    postprocess : Postprocess
+        Done to the label map after the model's own postprocessing.
     """
 
     name: str
@@ -78,6 +83,9 @@ class ModelEntry:
     intended_use: str = ""
     plain: PlainModel | None = None
     warnings: tuple[str, ...] = ()
+    sequence_check: str = "warn"
+    registration: str = "off"
+    postprocess: Postprocess = field(default_factory=Postprocess)
 
     @property
     def label_values(self) -> tuple[int, ...]:
@@ -257,6 +265,7 @@ def _describe_bundle(model: ModelSettings, sha256: str) -> ModelEntry:
         options=dict(model.options),
         intended_use=intended_use,
         warnings=_warnings(intended_use, model.options, has_weights=has_weights),
+        **_of_settings(model),
     )
 
 
@@ -283,7 +292,17 @@ def _describe_file(model: ModelSettings, sha256: str) -> ModelEntry:
         intended_use=intended_use,
         plain=plain,
         warnings=_warnings(intended_use, model.options, has_weights=True),
+        **_of_settings(model),
     )
+
+
+def _of_settings(model: ModelSettings) -> dict[str, Any]:
+    """Give what only config.yaml says of a model, whatever its format."""
+    return {
+        "sequence_check": model.sequence_check,
+        "registration": model.registration,
+        "postprocess": model.postprocess,
+    }
 
 
 def _warnings(

@@ -8,9 +8,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from worker.core.postprocess import CONNECTIVITIES, KEEP_LARGEST, Postprocess
 from worker.core.segments import Code, SegmentSpec, ordered_by_label
-from worker.settings_reader import Section, as_flag, as_text
+from worker.settings_reader import Section, as_flag, as_number, as_text
 
+SEQUENCE_CHECKS = ("warn", "refuse", "off")
+REGISTRATIONS = ("off", "rigid", "always")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 
@@ -32,6 +35,13 @@ class ModelSettings:
         Settings of the engine for this model alone.
     intended_use : str, optional
         Shown with every result.
+    sequence_check : str
+        What becomes of series whose headers contradict the channels: warn, refuse or off.
+    registration : str
+        Whether series are moved onto the main one: off, rigid (only those of another frame of
+        reference) or always.
+    postprocess : Postprocess
+        Done to the label map after the model's own postprocessing.
     """
 
     name: str
@@ -40,6 +50,9 @@ class ModelSettings:
     segments: tuple[SegmentSpec, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     intended_use: str | None = None
+    sequence_check: str = "warn"
+    registration: str = "off"
+    postprocess: Postprocess = field(default_factory=Postprocess)
 
     def at(self, path: Path) -> ModelSettings:
         """Give the same model in another place."""
@@ -72,6 +85,37 @@ def _model(name: str, section: Section, base: Path) -> ModelSettings:
         segments=_segments(section),
         options=dict(section.items("options")),
         intended_use=section.text("intended_use", None),
+        sequence_check=_word(section, "sequence_check", "warn", SEQUENCE_CHECKS),
+        registration=_word(section, "registration", "off", REGISTRATIONS),
+        postprocess=_postprocess(section.section("postprocess")),
+    )
+    section.end()
+    return settings
+
+
+def _word(section: Section, name: str, default: str, words: tuple[str, ...]) -> str:
+    """Read one of a few words; YAML reads a bare ``off`` as false."""
+
+    def parse(value: Any) -> str | None:
+        word = "off" if value is False else value
+        return word if word in words else None
+
+    return section.parsed(name, default, parse, "one of " + ", ".join(words))
+
+
+def _postprocess(section: Section) -> Postprocess:
+    settings = Postprocess(
+        fill_holes=section.flag("fill_holes", False),
+        keep_largest=_word(section, "keep_largest", "off", KEEP_LARGEST),
+        min_volume_ml=section.parsed(
+            "min_volume_ml", 0.0, as_number(0, 1e6), "a number of millilitres > 0"
+        ),
+        connectivity=section.parsed(
+            "connectivity",
+            26,
+            lambda value: value if value in CONNECTIVITIES else None,
+            "6 or 26",
+        ),
     )
     section.end()
     return settings
