@@ -143,19 +143,13 @@ def _claims_to_be_dicom(path: Path) -> bool:
 
 
 def _parse_head(path: Path) -> tuple[str, str, str] | None:
-    import warnings
+    # Here and not above: pydicom takes a second to import, and most commands don't need it.
+    from worker.adapters.dicom_file import read_head
 
-    import pydicom
-    from pydicom.errors import InvalidDicomError
-
-    try:
-        with warnings.catch_warnings():
-            # pydicom quotes values in its warnings; they are checked where the images are read.
-            warnings.simplefilter("ignore")
-            head = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS)
-            uid = str(head.get("SeriesInstanceUID") or "")
-            number = str(head.get("SeriesNumber") or "")
-            sop_class = str(head.get("SOPClassUID") or "")
-    except (InvalidDicomError, OSError, ValueError, AttributeError, KeyError, EOFError):
+    head = read_head(path, _TAGS)
+    if head is None:
         return None
+    uid, number, sop_class = (str(head.get(keyword) or "") for keyword in _TAGS)
+    if not sop_class:
+        sop_class = str(head.file_meta.get("MediaStorageSOPClassUID") or "")
     return uid, number, sop_class

@@ -20,6 +20,7 @@ from pydicom.filereader import read_file_meta_info
 from pydicom.tag import Tag
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
+from worker.adapters import memory
 from worker.adapters.dicom_pixels import check_pixels, pixel_format, transfer_syntax
 from worker.adapters.dicom_quiet import without_quotes
 from worker.core.errors import SeriesInvalid
@@ -40,6 +41,12 @@ _OTHER_SUFFIXES = frozenset({".txt", ".md", ".json", ".xml", ".csv", ".db", ".in
 
 # Twice the largest series that is accepted (core.series.MAX_VOXELS at 16 bits).
 MAX_FILE_BYTES = 2**31
+
+# No slice, and few multi-frame images, need 256 MiB; a deflated file of 1 MB can grow to 1 GB.
+MAX_INFLATED_BYTES = 2**28
+
+# All files of a series together, unpacked: their raw pixels are held until they are decoded.
+MAX_SERIES_BYTES = 2**31
 
 _PIXEL_DATA = Tag(0x7FE0, 0x0010)
 _PIXEL_DATA_BYTES = b"\xe0\x7f\x10\x00"
@@ -63,18 +70,59 @@ class Instance:
         return self.headers[0].sop_instance_uid
 
 
-def open_file(path: Path, where: str, notes: list[str]) -> Instance | None:
+class Budget:
+    """How many bytes the files of one series may still take in memory."""
+
+    def __init__(self, left: int = MAX_SERIES_BYTES) -> None:
+        self._left = left
+
+    def take(self, count: int, where: str) -> None:
+        """Set bytes aside for a file. Raises SeriesInvalid where they are used up."""
+        self._left -= count
+        if self._left < 0:
+            raise SeriesInvalid(
+                f"The files of the series take more than {MAX_SERIES_BYTES >> 30} GiB in memory "
+                f"({where} is one too many); crop the series, or leave out what isn't part of it.",
+                code="too_large",
+            )
+
+
+def open_file(path: Path, where: str, notes: list[str], budget: Budget) -> Instance | None:
     """Read one file; None, with a note, where it holds no picture."""
     if not _is_expected(path, where, notes):
         return None
     try:
         with without_quotes():
-            _bound_inflation(path, where)
+            budget.take(_inflated_bytes(path, where), where)
             return _checked(path, pydicom.dcmread(path), where, notes)
     except SeriesInvalid:
         raise
+    except MemoryError:
+        raise SeriesInvalid(
+            f"{_capital(where)} needs more memory to be read than any MR image; leave it out, or "
+            "export it again from the scanner.",
+            code="too_large",
+        ) from None
+    except EOFError:
+        raise _truncated(where) from None
     except Exception:  # RecursionError, struct.error: hostile headers make pydicom raise anything
         raise _unreadable(where) from None
+
+
+def read_head(path: Path, keywords: Sequence[str]) -> Dataset | None:
+    """Read a few elements of a file's head; None where it can't be read as DICOM.
+
+    Nothing of the file is trusted yet: what unpacks without end counts as unreadable.
+    """
+    try:
+        with without_quotes(), memory.limited(2 * MAX_INFLATED_BYTES):
+            _inflated_bytes(path, path.name)
+            head = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(keywords))
+            for keyword in keywords:
+                head.get(keyword)  # converted here, where what it raises is caught
+            return head
+    except Exception:  # hostile headers make pydicom raise anything
+        return None
 
 
 def _is_expected(path: Path, where: str, notes: list[str]) -> bool:
@@ -98,24 +146,27 @@ def _is_dicom(path: Path) -> bool:
         return file.read(132)[128:] == b"DICM"
 
 
-def _bound_inflation(path: Path, where: str) -> None:
-    """Refuse a deflated file that grows past all bounds, before pydicom inflates it whole."""
+def _inflated_bytes(path: Path, where: str) -> int:
+    """Give how large a file is unpacked; refuse one that grows past all bounds before it does."""
+    size = path.stat().st_size
     meta = read_file_meta_info(path)
     if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
-        return
+        return size
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    left = MAX_FILE_BYTES // 8  # no slice, and few multi-frame images, need 256 MiB
+    grown = 0
     with path.open("rb") as file:
         # Preamble, "DICM", then the group length element itself: 128 + 4 + 12 bytes.
         file.seek(144 + int(meta.FileMetaInformationGroupLength))
-        while left > 0 and (chunk := inflater.unconsumed_tail or file.read(1 << 16)):
-            left -= len(inflater.decompress(chunk, 1 << 20))
-    if left <= 0:
-        raise SeriesInvalid(
-            f"{_capital(where)} grows past {MAX_FILE_BYTES >> 23} MiB when it is unpacked; export "
-            "it uncompressed.",
-            code="too_large",
-        )
+        # At the end of the stream zlib can keep an unconsumed tail for ever, hence `eof`.
+        while not inflater.eof and (chunk := inflater.unconsumed_tail or file.read(1 << 16)):
+            grown += len(inflater.decompress(chunk, 1 << 20))
+            if grown > MAX_INFLATED_BYTES:
+                raise SeriesInvalid(
+                    f"{_capital(where)} grows past {MAX_INFLATED_BYTES >> 20} MiB when it is "
+                    "unpacked; export it uncompressed.",
+                    code="too_large",
+                )
+    return size + 2 * grown  # pydicom holds it twice for a moment
 
 
 def _checked(path: Path, dataset: Dataset, where: str, notes: list[str]) -> Instance | None:
@@ -123,7 +174,10 @@ def _checked(path: Path, dataset: Dataset, where: str, notes: list[str]) -> Inst
         raise _unreadable(where)
     if _ends_early(dataset):
         raise _truncated(where)
-    sop_class = str(dataset.get("SOPClassUID") or "")
+    # A DICOMDIR says what it is only in its meta information.
+    sop_class = str(
+        dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID") or ""
+    )
     if sop_class not in _MR:
         if sop_class in _SEGMENTATIONS or (sop_class and "Rows" not in dataset):
             notes.append("no picture")

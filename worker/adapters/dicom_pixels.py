@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
+from pydicom.encaps import generate_frames
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import UID
 
+from worker.adapters.dicom_codestream import is_sound
 from worker.adapters.dicom_quiet import without_quotes
 from worker.core.errors import SeriesInvalid
 
@@ -110,6 +112,7 @@ def iter_frames(dataset: Dataset, name: str) -> Iterator[npt.NDArray[np.integer[
     """
     expected = int(dataset.get("NumberOfFrames") or 1)
     shape = (int(dataset.Rows), int(dataset.Columns))
+    _check_codestreams(dataset, expected, name)
     count = 0
     frames = get_decoder(transfer_syntax(dataset)).iter_array(dataset, raw=True)
     while (frame := _next_frame(frames, name)) is not None:
@@ -119,6 +122,54 @@ def iter_frames(dataset: Dataset, name: str) -> Iterator[npt.NDArray[np.integer[
         yield frame
     if count != expected:
         raise _damaged(name)
+
+
+def _check_codestreams(dataset: Dataset, frames: int, name: str) -> None:
+    """Refuse compressed frames of another size than the header's, before they are decoded."""
+    syntax = transfer_syntax(dataset)
+    if not syntax.is_encapsulated:
+        return
+    rows, columns = int(dataset.Rows), int(dataset.Columns)
+    sample_bytes = int(dataset.BitsAllocated) // 8
+    try:
+        with without_quotes():
+            streams = list(generate_frames(dataset.PixelData, number_of_frames=frames))
+    except Exception:  # pydicom raises nearly anything on damaged fragments
+        raise _damaged(name) from None
+    if len(streams) != frames or not all(
+        is_sound(stream, syntax, rows=rows, columns=columns, sample_bytes=sample_bytes)
+        for stream in streams
+    ):
+        raise _damaged(name)
+
+
+def padding_mask(
+    stored: npt.NDArray[np.integer[Any]], dataset: Dataset
+) -> npt.NDArray[np.bool_] | None:
+    """Say which stored values are padding, not picture; None where the header names none.
+
+    References
+    ----------
+    DICOM PS3.3 C.7.5.1.1.2
+    """
+    first, last = (
+        _stored_number(dataset, name) for name in ("PixelPaddingValue", "PixelPaddingRangeLimit")
+    )
+    if first is None:
+        return None
+    last = first if last is None else last
+    return np.asarray((stored >= min(first, last)) & (stored <= max(first, last)))
+
+
+def _stored_number(dataset: Dataset, keyword: str) -> int | None:
+    """Read a value of the pixels' own sign, whichever VR the writer took."""
+    value = dataset.get(keyword)
+    if value is None or value == "":
+        return None
+    bits = int(dataset.BitsStored)
+    number = int(value) & ((1 << bits) - 1)
+    is_negative = int(dataset.PixelRepresentation) == 1 and number >> (bits - 1)
+    return number - (1 << bits) if is_negative else number
 
 
 def _next_frame(frames: Iterator[Any], name: str) -> npt.NDArray[np.integer[Any]] | None:

@@ -16,12 +16,17 @@ import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
 
-from worker.adapters.dicom_file import Instance, name_of, open_file
-from worker.adapters.dicom_pixels import iter_frames
+from worker.adapters import memory
+from worker.adapters.dicom_file import MAX_SERIES_BYTES, Budget, Instance, name_of, open_file
+from worker.adapters.dicom_pixels import iter_frames, padding_mask
 from worker.core.geometry import Geometry, SourceInstance, Volume
 from worker.core.series import SliceHeader, order_slices
 
 OnFraction = Callable[[float], None]
+
+# What reading may take beyond what the process has: twice the files of the largest series. A small
+# file can hold millions of empty elements, each a Python object of a hundred times its size.
+READ_MEMORY_BYTES = 2 * MAX_SERIES_BYTES
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -92,15 +97,23 @@ def open_series(files: Sequence[Path], *, on_progress: OnFraction | None = None)
         With a code for each thing that can be wrong.
     """
     notes: list[str] = []
+    with memory.limited(READ_MEMORY_BYTES):
+        instances = _without_copies(_open_files(files, notes, on_progress), notes)
+        return _in_order(instances, tuple(_counted(notes)))
+
+
+def _open_files(
+    files: Sequence[Path], notes: list[str], on_progress: OnFraction | None
+) -> list[Instance]:
     instances: list[Instance] = []
+    budget = Budget()
     for number, path in enumerate(files, start=1):
-        instance = open_file(path, f"file {number} of {len(files)} ({path.name})", notes)
+        instance = open_file(path, f"file {number} of {len(files)} ({path.name})", notes, budget)
         if instance is not None:
             instances.append(instance)
         if on_progress is not None:
             on_progress(number / len(files))
-    instances = _without_copies(instances, notes)
-    return _in_order(instances, tuple(_counted(notes)))
+    return instances
 
 
 def decode_series(
@@ -128,12 +141,15 @@ def decode_series(
     slice_of = {(source.dataset, source.frame): k for k, source in enumerate(opened.slices)}
     done = 0
     for index, dataset in enumerate(opened.datasets):
-        for frame, stored in enumerate(iter_frames(dataset, name_of(dataset))):
-            k = slice_of[index, frame]
-            _rescale_into(planes[k], stored, opened.headers[k])
-            done += 1
-            if on_progress is not None:
-                on_progress(done / len(slice_of))
+        with memory.limited(READ_MEMORY_BYTES):
+            for frame, stored in enumerate(iter_frames(dataset, name_of(dataset))):
+                k = slice_of[index, frame]
+                _rescale_into(planes[k], stored, opened.headers[k])
+                if (padding := padding_mask(stored, dataset)) is not None:
+                    planes[k][padding] = 0.0  # the background of MR
+                done += 1
+                if on_progress is not None:
+                    on_progress(done / len(slice_of))
         del dataset.PixelData
     return Volume(array=array, geometry=opened.geometry, sources=opened.sources)
 

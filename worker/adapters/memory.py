@@ -1,8 +1,9 @@
-"""How much memory this process used at most, measured per case where the system can."""
+"""How much memory this process used at most, and a limit on it, where the system can."""
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _STATUS = Path("/proc/self/status")
@@ -17,11 +18,42 @@ def reset_peak() -> None:
 
 def peak_bytes() -> int:
     """Give the peak of resident memory since `reset_peak`, or since the process began."""
-    with suppress(OSError, ValueError, IndexError):
-        for line in _STATUS.read_text(encoding="ascii", errors="replace").splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
+    peak = _status_bytes("VmHWM:")
+    if peak is not None:
+        return peak
     import psutil
 
     memory = psutil.Process().memory_info()
     return int(getattr(memory, "peak_wset", memory.rss))  # peak_wset is Windows's own
+
+
+@contextmanager
+def limited(extra_bytes: int) -> Iterator[None]:
+    """Let the process take no more than this beyond what it has: then it raises MemoryError.
+
+    Where the system can't (Windows, macOS), nothing is limited. The data segment is limited, not
+    the address space, of which CUDA reserves more than there is memory.
+    """
+    taken = _status_bytes("VmData:")
+    if taken is None:
+        yield
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    wanted = taken + extra_bytes
+    known = [limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY]
+    resource.setrlimit(resource.RLIMIT_DATA, (min([wanted, *known]), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+def _status_bytes(name: str) -> int | None:
+    """Read one line of this process's status; None where the system has none."""
+    with suppress(OSError, ValueError, IndexError):
+        for line in _STATUS.read_text(encoding="ascii", errors="replace").splitlines():
+            if line.startswith(name):
+                return int(line.split()[1]) * 1024
+    return None
