@@ -128,7 +128,12 @@ def file_request(
             # Another click was faster: its request is the answer, unless it has ended since.
             if is_forced or look == _LOOKS - 1:
                 raise
-    logger.info("request %s routed to the %s lane", request.pk, lane)
+    logger.info(
+        "request %s routed to the %s lane",
+        request.pk,
+        lane,
+        extra={"request_id": str(request.pk)},
+    )
     return Filed(request=request, is_deduplicated=False)
 
 

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from uuid import UUID
 
+from django_queue_app import log_context
 from django_queue_app.api.headers import parse_uuid
-from django_queue_app.errors import LeaseNeverIssued, NotYourJob, RequestNotFound
+from django_queue_app.errors import (
+    LeaseNeverIssued,
+    LeaseNotCurrent,
+    NotYourJob,
+    RequestCancelled,
+    RequestFinished,
+    RequestNotFound,
+)
 from django_queue_app.models import ApiToken, Attempt, SegmentationRequest
+from django_queue_app.states import Status
 
 
 def request_key(request_id: str) -> UUID:
@@ -37,21 +46,33 @@ def find_own_attempt(key: UUID, lease_id: UUID, token: ApiToken) -> Attempt:
         raise LeaseNeverIssued
     if not _is_of(token, attempt):
         raise NotYourJob
+    log_context.bind(attempt=attempt.number, worker=attempt.worker_name)
     return attempt
 
 
-def find_request_ever_held(key: UUID, token: ApiToken) -> SegmentationRequest:
-    """Find a request that this worker holds or has held.
+def find_request_held(key: UUID, token: ApiToken) -> SegmentationRequest:
+    """Find a request that this worker holds now: images are for who works on them, no longer.
 
     Raises
     ------
     RequestNotFound, NotYourJob
+        It never held the request.
+    RequestCancelled, RequestFinished, LeaseNotCurrent
+        It holds it no more.
     """
     request = SegmentationRequest.objects.filter(pk=key).first()
     if request is None:
         raise RequestNotFound
-    if not request.attempts.filter(token__name=token.name).exists():
+    own = request.attempts.filter(token__name=token.name)
+    if not own.exists():
         raise NotYourJob
+    if request.status == Status.CANCELLED:
+        raise RequestCancelled
+    if request.is_finished:
+        raise RequestFinished
+    if request.lease_id is None or not own.filter(lease_id=request.lease_id).exists():
+        raise LeaseNotCurrent
+    log_context.bind(attempt=request.attempt_count)
     return request
 
 

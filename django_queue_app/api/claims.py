@@ -9,7 +9,7 @@ from uuid import UUID
 from django.http import HttpRequest, HttpResponse
 from ninja import Router
 
-from django_queue_app import served, services
+from django_queue_app import log_context, served, services
 from django_queue_app.api import worker_schemas
 from django_queue_app.api.auth import WORKER, worker_token_of
 from django_queue_app.api.completion import deliver_due
@@ -62,6 +62,7 @@ def claim(request: HttpRequest, body: worker_schemas.ClaimBody) -> HttpResponse:
 
 def _grant(granted: SegmentationRequest, token: ApiToken, lease_id: UUID) -> HttpResponse:
     """Answer with the lease and the inputs; a request whose inputs are gone fails for good."""
+    log_context.bind(request_id=granted.pk, attempt=granted.attempt_count)
     try:
         manifest = served.manifest(granted)
     except PacsUnavailable:

@@ -10,11 +10,12 @@ from pydantic import Field
 
 from django_queue_app import frames, health
 from django_queue_app.api import schemas
-from django_queue_app.api.auth import FRONT_END, optional_caller
+from django_queue_app.api.auth import FRONT_END, caller_of, optional_caller
 from django_queue_app.api.completion import deliver_due
 from django_queue_app.api.document import answers
 from django_queue_app.api.encode import json_answer
 from django_queue_app.api.errors import language_of
+from django_queue_app.api.visibility import require_visible_mask
 from django_queue_app.pacs import get_pacs
 
 router = Router(auth=FRONT_END, tags=["front end"])
@@ -56,11 +57,12 @@ def list_series(request: HttpRequest) -> HttpResponse:  # noqa: ARG001
     summary="The mask as one PNG per source slice",
 )
 def read_frames(
-    request: HttpRequest,  # noqa: ARG001
+    request: HttpRequest,
     seg_instance_id: str,
     segment: SegmentNumber | None = None,
 ) -> HttpResponse:
     """Give every slice of the main series, empty ones too, in their order along the normal."""
+    require_visible_mask(caller_of(request), seg_instance_id)
     pictures = frames.frames(seg_instance_id, segment=segment)
     return json_answer({"num_frames": len(pictures), "frames": pictures})
 

@@ -1,23 +1,44 @@
-"""Whose requests a caller may see: the one place to narrow it.
+"""Whose requests a caller may see: the one place that decides it.
 
 A department works on its patients together, so every signed-in user sees every request of the
-site. A site that must separate groups changes `visible_requests`.
+site. A site that must separate groups names a function in `SEGMENTATION_VISIBLE_REQUESTS`, as
+"package.module.function": it is given the user and returns a `Q` over requests.
 """
 
 from __future__ import annotations
 
+from django.conf import settings
 from django.db.models import Q
+from django.utils.module_loading import import_string
 
 from django_queue_app.api.auth import Caller
+from django_queue_app.api.errors import InstanceUnknown
 from django_queue_app.api.headers import parse_uuid
 from django_queue_app.errors import RequestNotFound
 from django_queue_app.models import SegmentationRequest
 from django_queue_app.querysets import RequestQuerySet
 
 
-def visible_requests(caller: Caller) -> RequestQuerySet:  # noqa: ARG001  (the seam)
+def visible_requests(caller: Caller) -> RequestQuerySet:
     """Give the requests that this caller may see and act on."""
-    return SegmentationRequest.objects.all()
+    rows = SegmentationRequest.objects.all()
+    rule = str(getattr(settings, "SEGMENTATION_VISIBLE_REQUESTS", ""))
+    if not rule or caller.user is None:  # a worker sees no request but the one that it holds
+        return rows
+    return rows.filter(import_string(rule)(caller.user))
+
+
+def require_visible_mask(caller: Caller, seg_instance_id: str) -> None:
+    """Refuse a mask that is the result of requests of which this caller may see none.
+
+    Raises
+    ------
+    InstanceUnknown
+    """
+    made = SegmentationRequest.objects.filter(seg_instance_id=seg_instance_id)
+    seen = visible_requests(caller).filter(seg_instance_id=seg_instance_id)
+    if made.exists() and not seen.exists():
+        raise InstanceUnknown
 
 
 def find_request(caller: Caller, request_id: str) -> SegmentationRequest:
