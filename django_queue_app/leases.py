@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 from uuid import UUID
 
 from django.db import IntegrityError, transaction
-from django.db.models import F
+from django.db.models import Exists, F
 from django.utils import timezone
 
-from django_queue_app import changes
+from django_queue_app import changes, wrong_clock
 from django_queue_app.changes import SERVER, WITHOUT_LEASE
 from django_queue_app.conf import conf
 from django_queue_app.errors import (
@@ -63,15 +63,16 @@ def claim(
     now = now or timezone.now()
     require_worker(token)
     known = note_worker(token, worker, now)
-    if not _has_work(token, lease_id, known, now):
+    seen = _look(token, lease_id, known, now)
+    if not any(seen):
         return None
     try:
         with transaction.atomic():
-            granted = _granted_before(token, lease_id, now)
-            if granted is None:
+            if seen.was_granted:
+                return _granted_before(token, lease_id, now)
+            if seen.has_expired:
                 reap_expired(now)
-                granted = _grant(token, lease_id, known, now)
-            return granted
+            return _grant(token, lease_id, known, now)
     except IntegrityError:
         # The same key twice at the same moment: the other call was granted the request.
         with transaction.atomic():
@@ -93,6 +94,7 @@ def note_worker(
     token: ApiToken, info: WorkerInfo, now: datetime, *, is_legacy: bool = False
 ) -> Worker:
     """Keep what a worker said of itself; write only what is new, or the time now and then."""
+    wrong_clock.correct(now)
     name = clean_text(info.name, 150) or token.name
     said = {
         "lane": token.lane,
@@ -113,14 +115,27 @@ def note_worker(
     return worker
 
 
-def _has_work(token: ApiToken, lease_id: UUID, worker: Worker, now: datetime) -> bool:
-    # Most polls find nothing. Looking first keeps them from queuing for SQLite's one writer.
+class _Sight(NamedTuple):
+    """What a claim sees before it begins a transaction."""
+
+    was_granted: bool
+    has_expired: bool
+    has_ready: bool
+
+
+def _look(token: ApiToken, lease_id: UUID, worker: Worker, now: datetime) -> _Sight:
+    """Look, in one query and without a lock, what this claim has to do.
+
+    Most polls find nothing, and must not queue for SQLite's one writer. What changes after the look
+    is found all the same: a grant by the lease's uniqueness, an expired lease by the next claim.
+    """
     ready = SegmentationRequest.objects.ready(now, lane=token.lane, models=worker.models_offered)
-    return (
-        ready.exists()
-        or SegmentationRequest.objects.lease_expired(now).exists()
-        or Attempt.objects.filter(lease_id=lease_id).exists()
+    looked = ApiToken.objects.filter(pk=token.pk).values_list(
+        Exists(Attempt.objects.filter(lease_id=lease_id)),
+        Exists(SegmentationRequest.objects.lease_expired(now)),
+        Exists(ready),
     )
+    return _Sight(*looked.get())
 
 
 def _granted_before(token: ApiToken, lease_id: UUID, now: datetime) -> SegmentationRequest | None:
