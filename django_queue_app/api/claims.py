@@ -19,6 +19,7 @@ from django_queue_app.api.errors import WorkerTooOld
 from django_queue_app.api.headers import read_idempotency_key, read_prefer
 from django_queue_app.api.settings import least_worker_version
 from django_queue_app.api.waiting import replay_of
+from django_queue_app.conf import conf
 from django_queue_app.errors import ServiceError
 from django_queue_app.hold_header import HOLD_HEADER, Hold
 from django_queue_app.models import ApiToken, SegmentationRequest
@@ -86,6 +87,7 @@ def _grant(granted: SegmentationRequest, token: ApiToken, lease_id: UUID) -> Htt
                 "deadline_in": granted.deadline_in_s(),
             },
             "manifest": manifest,
+            "direct_fetch": conf.direct_fetch,
         },
         headers={"ETag": f'"{lease_id}"'},
     )

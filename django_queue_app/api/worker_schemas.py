@@ -77,7 +77,7 @@ class ManifestSeries(Schema):
 
 
 class Claimed(Schema):
-    """A granted claim."""
+    """A granted claim; with `direct_fetch` the worker may read the instances from the PACS."""
 
     success: Literal[True]
     request_id: UUID
@@ -88,6 +88,7 @@ class Claimed(Schema):
     attempt: int
     lease: LeaseGrant
     manifest: list[ManifestSeries]
+    direct_fetch: bool
 
 
 class HeartbeatBody(Body):
