@@ -45,11 +45,14 @@ def main() -> None:
     if options.json:
         print(json.dumps(rows))
         return
-    print(f"{'pair':32} {'start':>14} {'error mm':>9} {'fit':>13} {'CPU s':>6}  answer")
+    print(
+        f"{'pair':32} {'start':>14} {'error mm':>9} {'fit':>13} {'sharp':>6} {'CPU s':>6}  answer"
+    )
     for row in rows:
         fit = f"{row['fit_before']:.3f} {row['fit_after']:.3f}"
         print(
             f"{row['pair']:32} {row['start']:>14} {row['error_mm']:>9.2f} {fit:>13} "
+            f"{row['sharpness']:>6.2f} "
             f"{row['cpu_s']:>6.1f}  {row['answer']}"
         )
 
@@ -84,6 +87,7 @@ def _row(
         "error_mm": _error_mm(np.array(found.matrix_lps), true, fixed.geometry),
         "fit_before": found.fit_before,
         "fit_after": found.fit_after,
+        "sharpness": found.sharpness,
         "cpu_s": found.cpu_s,
         "answer": answer,
     }

@@ -1,0 +1,135 @@
+"""Rows put straight into a site's tables, faster than its services would: work and history.
+
+    python -m benchmarks.queue_rows --pending 1000 --series ID... --finished 100000
+
+The rows are as the services leave them: a finished request has its attempt and its three events.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import uuid
+from collections.abc import Sequence
+from datetime import timedelta
+
+import django
+
+CHUNK = 5000
+SOME_SERIES = "-".join(["0badcafe"] * 5)
+
+
+def add_pending(count: int, series: Sequence[str] = (SOME_SERIES,)) -> None:
+    """File requests for the series in turn, oldest first."""
+    from django.utils import timezone
+
+    from django_queue_app.models import Event, SegmentationRequest
+
+    now = timezone.now()
+    rows = []
+    for number, series_id in zip(range(count), itertools.cycle(series)):
+        at = now + timedelta(microseconds=number)
+        rows.append(
+            SegmentationRequest(
+                main_series_id=series_id,
+                series_ids=[series_id],
+                lane="lab",
+                fingerprint=f"benchmark {number}",
+                is_forced=True,
+                requested_by="doctor",
+                created_at=at,
+                available_at=now,
+                updated_at=now,
+            )
+        )
+    SegmentationRequest.objects.bulk_create(rows, batch_size=CHUNK)
+    Event.objects.bulk_create(
+        [
+            Event(request=row, at=now, actor="doctor", to_status="pending", reason="filed")
+            for row in rows
+        ],
+        batch_size=CHUNK,
+    )
+
+
+def clear_pending() -> None:
+    """Take what is left of the work away, so that the next run begins as this one did."""
+    from django_queue_app.models import SegmentationRequest
+
+    left = SegmentationRequest.objects.filter(status="pending", is_forced=True)
+    left.update(status="cancelled")
+
+
+def add_finished(count: int) -> None:
+    """Add history: completed requests of the past, each with an attempt and three events."""
+    for start in range(0, count, CHUNK):
+        _add_finished(min(CHUNK, count - start))
+
+
+def _add_finished(count: int) -> None:
+    from django.utils import timezone
+
+    from django_queue_app.models import ApiToken, Attempt, Event, SegmentationRequest
+
+    token = ApiToken.objects.filter(kind="worker").order_by("id")[0]
+    now = timezone.now()
+    rows, attempts, events = [], [], []
+    for number in range(count):
+        at = now - timedelta(days=1, seconds=number)
+        lease = uuid.uuid4()
+        row = SegmentationRequest(
+            main_series_id=SOME_SERIES,
+            series_ids=[SOME_SERIES],
+            lane="lab",
+            fingerprint=lease.hex,
+            requested_by="doctor",
+            created_at=at,
+            available_at=at,
+            updated_at=at,
+            finished_at=at,
+            started_at=at,
+            saved_to_pacs_at=at,
+            status="completed",
+            attempt_count=1,
+            claim_count=1,
+            progress=1.0,
+            processed_by=token.name,
+            result={"tumor_detected": False},
+            result_lease_id=lease,
+        )
+        rows.append(row)
+        attempts.append(
+            Attempt(
+                request=row,
+                number=1,
+                lease_id=lease,
+                token=token,
+                worker_name=token.name,
+                started_at=at,
+                ended_at=at,
+                outcome="completed",
+            )
+        )
+        changes = (("", "pending"), ("pending", "processing"), ("processing", "completed"))
+        events += [
+            Event(request=row, at=at, actor="doctor", from_status=old, to_status=new, reason="x")
+            for old, new in changes
+        ]
+    for model, made in ((SegmentationRequest, rows), (Attempt, attempts), (Event, events)):
+        model.objects.bulk_create(made, batch_size=CHUNK)  # type: ignore[attr-defined]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pending", type=int, default=0)
+    parser.add_argument("--series", nargs="+", default=[SOME_SERIES])
+    parser.add_argument("--finished", type=int, default=0)
+    options = parser.parse_args()
+    django.setup()
+    add_finished(options.finished)
+    clear_pending()
+    add_pending(options.pending, options.series)
+
+
+if __name__ == "__main__":
+    main()
