@@ -183,6 +183,7 @@ class CaseWork:
                 for item in job.series
             ),
             main_series_id=job.main_series_id,
+            order=job.order,
             model=job.model or self._default_model,
             output_dir=entry.outputs_dir,
         )

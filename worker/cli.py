@@ -159,6 +159,12 @@ def once(
 @click.option(
     "--main", help="The series on whose grid the mask lies: its number from 1, or its DICOM_DIR."
 )
+@click.option(
+    "--order",
+    type=click.Choice(["given", "auto"]),
+    default="given",
+    help="auto: sort the series over the network's channels by their headers.",
+)
 @config_option
 @json_option
 def segment(
@@ -166,6 +172,7 @@ def segment(
     model: str | None,
     out: Path,
     main: str | None,
+    order: str,
     config: Path | None,
     as_json: bool,
 ) -> None:
@@ -178,7 +185,9 @@ def segment(
 
     settings = _load(config)
     _log_quietly(settings)
-    segment_folders(settings, dicom_dirs, model=model, out=out, main=main, as_json=as_json)
+    segment_folders(
+        settings, dicom_dirs, model=model, out=out, main=main, order=order, as_json=as_json
+    )
 
 
 @cli.command()

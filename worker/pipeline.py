@@ -5,101 +5,44 @@ Runs in the child process, where torch may be; itself it knows only the port of 
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+import json
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from worker.adapters import memory
-from worker.adapters.dicom_read import OpenedSeries, allocate, decode_series, open_series
 from worker.adapters.dicom_seg import MaskRequest, write_dicom_seg
 from worker.adapters.dicom_seg_check import check_dicom_seg
 from worker.adapters.nifti import write_nifti
 from worker.adapters.preview import write_preview
-from worker.adapters.report import write_report
-from worker.adapters.resample import check_comparable, resample_image
-from worker.core.errors import ModelInvalid, SeriesInvalid, WorkerError
-from worker.core.geometry import Geometry, Volume
+from worker.adapters.report import make_report, write_report
+from worker.adapters.report_page import write_report_page
+from worker.case_inputs import LoadedInputs, load_inputs
+from worker.core.errors import ModelInvalid, WorkerError
+from worker.core.geometry import Geometry
 from worker.core.job import (
     MASK_DICOM,
     MASK_NIFTI,
     PREVIEW,
     REPORT,
+    REPORT_PAGE,
     Case,
     CaseResult,
     ModelIdentity,
 )
 from worker.core.measurement import measure, slice_extent, union_of, volume_ml
+from worker.core.postprocess import Step, postprocess
 from worker.core.segments import Labels, SegmentSpec, ordered_by_label
+from worker.timings import Timings
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Sequence
 
     from worker.catalogue import ModelEntry
-    from worker.ports import Engine, OnFraction, OnProgress
+    from worker.ports import Engine, OnProgress
 
 LOADING, INFERRING, WRITING = "loading", "inferring", "writing"
-
-
-class _Timings:
-    """Seconds by stage; a stage that comes again adds up."""
-
-    def __init__(self) -> None:
-        self._started = time.perf_counter()
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            spent = time.perf_counter() - started
-            self.seconds[name] = round(self.seconds.get(name, 0.0) + spent, 4)
-
-    def total(self) -> float:
-        return round(time.perf_counter() - self._started, 3)
-
-
-class _Loaded:
-    """The inputs of a case on one grid, in channel order."""
-
-    def __init__(
-        self,
-        *,
-        channels: npt.NDArray[np.float32],
-        series: tuple[OpenedSeries, ...],
-        main_index: int,
-        warnings: list[str],
-    ) -> None:
-        self.channels = channels
-        self.series = series
-        self.main_index = main_index
-        self.warnings = warnings
-
-    @property
-    def main(self) -> OpenedSeries:
-        return self.series[self.main_index]
-
-    @property
-    def others(self) -> tuple[OpenedSeries, ...]:
-        """The further series, each once, also where one feeds several channels."""
-        by_uid = {item.series_instance_uid: item for item in self.series}
-        by_uid.pop(self.main.series_instance_uid)
-        return tuple(by_uid.values())
-
-    @property
-    def volume(self) -> Volume:
-        """The main series."""
-        return Volume(
-            array=self.channels[self.main_index],
-            geometry=self.main.geometry,
-            sources=self.main.sources,
-        )
 
 
 def segment_case(
@@ -130,9 +73,9 @@ def segment_case(
         What the engine raises, and `MaskMisplaced`.
     """
     memory.reset_peak()
-    timings = _Timings()
+    timings = Timings()
     on_progress(LOADING, 0.0)
-    loaded = _load(case, model, timings, on_progress)
+    loaded = load_inputs(case, model, timings, lambda fraction: on_progress(LOADING, fraction))
     on_progress(INFERRING, 0.0)
     with timings.stage("load_model"):
         engine.load(model)
@@ -146,107 +89,10 @@ def segment_case(
     specs = ordered_by_label(model.segments)
     check_labels(labels, specs, loaded.main.geometry)
     on_progress(WRITING, 0.0)
-    return _write(case, model, engine, loaded, labels, specs, timings, on_progress)
-
-
-def _load(case: Case, model: ModelEntry, timings: _Timings, on_progress: OnProgress) -> _Loaded:
-    main_index = _check_channels(case, model)
-    count = len(case.series)
-    # Headers are a small part of the work, but the part that can refuse: all of them come first.
-    share = 0.4 / count
-    opened = []
-    with timings.stage("read"):
-        for index, item in enumerate(case.series):
-            opened.append(_open(item.files, index, count, _part(on_progress, index * share, share)))
-    _check_one_study(opened, main_index, model)
-    geometry = opened[main_index].geometry
-    warnings = [
-        f"{_title(index, model)}: {note}"
-        for index, item in enumerate(opened)
-        for note in item.notes
-    ]
-    i, j, k = geometry.shape
-    # (C, K, J, I) in memory, so that each frame is written where it stays; shown as (C, I, J, K).
-    channels = np.empty((count, k, j, i), dtype=np.float32).transpose(0, 3, 2, 1)
-    share = 0.6 / count
-    for index, part in enumerate(opened):
-        progress = _part(on_progress, 0.4 + index * share, share)
-        name = _title(index, model)
-        if _fill(channels[index], part, geometry, name, timings, progress):
-            warnings.append(f"{name} lies on another grid and was resampled to the main series.")
-    return _Loaded(
-        channels=channels, series=tuple(opened), main_index=main_index, warnings=warnings
-    )
-
-
-def _part(on_progress: OnProgress, start: float, share: float) -> OnFraction:
-    return lambda fraction: on_progress(LOADING, min(1.0, start + share * fraction))
-
-
-def _check_channels(case: Case, model: ModelEntry) -> int:
-    """Refuse another number of series than the model has channels; give the main one's index."""
-    if len(case.series) != len(model.channels):
-        raise SeriesInvalid(
-            f"The model {model.name} takes {len(model.channels)} series in this order: "
-            f"{', '.join(model.channels)}; this request names {len(case.series)}. Choose one "
-            "series for each.",
-            code="channel_count",
-        )
-    for index, item in enumerate(case.series):
-        if item.series_id == case.main_series_id:
-            return index
-    raise SeriesInvalid(
-        "The main series isn't among the series of this request; file the request again.",
-        code="main_series_missing",
-    )
-
-
-def _open(files: Sequence[Path], index: int, count: int, progress: OnFraction) -> OpenedSeries:
-    try:
-        return open_series(files, on_progress=progress)
-    except SeriesInvalid as error:
-        if count == 1:
-            raise
-        raise SeriesInvalid(
-            f"Series {index + 1} of {count}: {error.message}", code=error.code
-        ) from None
-
-
-def _check_one_study(opened: Sequence[OpenedSeries], main_index: int, model: ModelEntry) -> None:
-    """Refuse series of several studies: a DICOM SEG refers to sources of its own study."""
-    study = opened[main_index].headers[0].study_instance_uid
-    for index, item in enumerate(opened):
-        if item.headers[0].study_instance_uid != study:
-            raise SeriesInvalid(
-                f"{_title(index, model)} belongs to another study than the main series; choose "
-                "series of one examination.",
-                code="multiple_studies",
-            )
-
-
-def _title(index: int, model: ModelEntry) -> str:
-    return f"Series {index + 1} ({model.channels[index]})"
-
-
-def _fill(
-    out: npt.NDArray[np.float32],
-    opened: OpenedSeries,
-    target: Geometry,
-    name: str,
-    timings: _Timings,
-    progress: OnFraction,
-) -> bool:
-    """Decode a series into its channel; True where it had to be resampled."""
-    if opened.geometry.is_same_grid(target):
-        with timings.stage("decode"):
-            decode_series(opened, out=out, on_progress=progress)
-        return False
-    check_comparable(opened.geometry, target, name=name)
-    with timings.stage("decode"):
-        volume = decode_series(opened, out=allocate(opened.geometry.shape), on_progress=progress)
-    with timings.stage("resample"):
-        resample_image(volume, target, out=out)
-    return True
+    with timings.stage("postprocess"):
+        labels, steps = postprocess(labels, model.postprocess, loaded.main.geometry)
+    found = _Found(model=model, loaded=loaded, labels=labels, specs=specs, steps=steps)
+    return _write(case, found, engine, timings, on_progress)
 
 
 def check_labels(labels: Labels, specs: Sequence[SegmentSpec], geometry: Geometry) -> None:
@@ -280,20 +126,33 @@ def check_labels(labels: Labels, specs: Sequence[SegmentSpec], geometry: Geometr
         )
 
 
-def _result(
-    loaded: _Loaded, model: ModelEntry, labels: Labels, specs: Sequence[SegmentSpec], uid: str
-) -> CaseResult:
-    geometry = loaded.main.geometry
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Found:
+    """What was found, in what, by what."""
+
+    model: ModelEntry
+    loaded: LoadedInputs
+    labels: Labels
+    specs: tuple[SegmentSpec, ...]
+    steps: tuple[Step, ...]
+
+    @property
+    def geometry(self) -> Geometry:
+        return self.loaded.main.geometry
+
+    @property
+    def identity(self) -> ModelIdentity:
+        model = self.model
+        return ModelIdentity(name=model.name, version=model.version, sha256=model.sha256)
+
+
+def _result(found: _Found, uid: str) -> CaseResult:
+    labels, specs, geometry = found.labels, found.specs, found.geometry
     tumor_specs = [spec for spec in specs if spec.counts_as_tumor]
     tumor = union_of(labels, tumor_specs)
     # A model without tumour segments (brain extraction) still says where its mask is.
     start, end = slice_extent(tumor if tumor_specs else union_of(labels, specs))
     voxels = int(np.count_nonzero(tumor))
-    warnings = [*model.warnings, *loaded.warnings, *labels.notes]
-    if labels.is_overlapping:
-        warnings.append(
-            "Segments overlap: mask.nii.gz shows the smaller one there, mask.dcm holds both."
-        )
     return CaseResult(
         tumor_detected=voxels > 0,
         tumor_volume_voxels=voxels,
@@ -303,40 +162,46 @@ def _result(
         start_slice_index=start,
         end_slice_index=end,
         elapsed_time_seconds=0.0,
-        model=_identity(model),
+        model=found.identity,
         sop_instance_uid=uid,
-        warnings=tuple(warnings),
+        inputs=found.loaded.uses,
+        warnings=_warnings(found),
     )
 
 
-def _identity(model: ModelEntry) -> ModelIdentity:
-    return ModelIdentity(name=model.name, version=model.version, sha256=model.sha256)
+def _warnings(found: _Found) -> tuple[str, ...]:
+    warnings = [*found.model.warnings, *found.loaded.warnings, *found.labels.notes]
+    if found.labels.is_overlapping:
+        warnings.append(
+            "Segments overlap: mask.nii.gz shows the smaller one there, mask.dcm holds both."
+        )
+    removed = sum(sum(step.removed.values()) for step in found.steps)
+    added = sum(sum(step.added.values()) for step in found.steps)
+    if removed or added:
+        warnings.append(
+            f"Postprocessing took out {removed:,} voxels and added {added:,}; report.json lists "
+            "the steps."
+        )
+    return tuple(warnings)
 
 
 def _write(
-    case: Case,
-    model: ModelEntry,
-    engine: Engine,
-    loaded: _Loaded,
-    labels: Labels,
-    specs: tuple[SegmentSpec, ...],
-    timings: _Timings,
-    on_progress: OnProgress,
+    case: Case, found: _Found, engine: Engine, timings: Timings, on_progress: OnProgress
 ) -> CaseResult:
     case.output_dir.mkdir(parents=True, exist_ok=True)
-    uid = _write_masks(case, model, loaded, labels, specs, timings)
+    uid = _write_masks(case, found, timings)
     on_progress(WRITING, 0.7)
     with timings.stage("measure"):
-        result = _result(loaded, model, labels, specs, uid)
+        result = _result(found, uid)
     with timings.stage("preview"):
         write_preview(
             case.output_dir / PREVIEW,
-            volume=loaded.volume,
-            labels=labels,
-            specs=specs,
+            volume=found.loaded.volume,
+            labels=found.labels,
+            specs=found.specs,
             measurements=result.segments,
-            title=f"{model.name} {model.version}",
-            notices=model.warnings,
+            title=f"{found.model.name} {found.model.version}",
+            notices=found.model.warnings,
         )
     on_progress(WRITING, 0.9)
     result = replace(
@@ -345,38 +210,33 @@ def _write(
         timings=dict(timings.seconds),
         peak_memory_bytes=memory.peak_bytes(),
     )
-    write_report(
-        case.output_dir / REPORT,
+    report = make_report(
         request_id=case.request_id,
+        order=case.order,
         result=result,
-        specs=specs,
-        series=loaded.series,
-        main=loaded.main,
-        channels=model.channels,
-        intended_use=model.intended_use,
+        specs=found.specs,
+        loaded=found.loaded,
+        model=found.model,
+        steps=found.steps,
         device=engine.device,
     )
+    write_report(case.output_dir / REPORT, report)
+    write_report_page(case.output_dir / REPORT_PAGE, report, preview=case.output_dir / PREVIEW)
     on_progress(WRITING, 1.0)
     return result
 
 
-def _write_masks(
-    case: Case,
-    model: ModelEntry,
-    loaded: _Loaded,
-    labels: Labels,
-    specs: tuple[SegmentSpec, ...],
-    timings: _Timings,
-) -> str:
+def _write_masks(case: Case, found: _Found, timings: Timings) -> str:
     """Write DICOM SEG and NIfTI, and give the former's UID once its place is proved."""
+    labels, specs, loaded = found.labels, found.specs, found.loaded
     request = MaskRequest(
-        request_id=case.request_id,
+        request_id=_mask_name(case, found.model),
         labels=labels,
         specs=specs,
         main=loaded.main,
         others=loaded.others,
-        model=_identity(model),
-        intended_use=model.intended_use,
+        model=found.identity,
+        intended_use=found.model.intended_use,
     )
     path = case.output_dir / MASK_DICOM
     with timings.stage("seg"):
@@ -386,3 +246,11 @@ def _write_masks(
     with timings.stage("nifti"):
         write_nifti(labels, loaded.main.geometry, case.output_dir / MASK_NIFTI)
     return uid
+
+
+def _mask_name(case: Case, model: ModelEntry) -> str:
+    """Name what a mask's UIDs are made of: settings that change the mask change them too."""
+    settings = {"registration": model.registration, **model.postprocess.to_json()}
+    if model.registration == "off" and model.postprocess.is_off:
+        return case.request_id
+    return f"{case.request_id}|{json.dumps(settings, sort_keys=True)}"

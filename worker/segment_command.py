@@ -19,7 +19,7 @@ from worker.adapters.case_process import CaseProcess
 from worker.bootstrap import make_runner
 from worker.console import BarView
 from worker.core.errors import SettingsError
-from worker.core.job import Case, CaseResult
+from worker.core.job import ORDER_GIVEN, Case, CaseResult
 from worker.local_series import choose_main, read_arguments
 from worker.settings import Settings
 
@@ -33,11 +33,12 @@ def segment_folders(
     model: str | None,
     out: Path,
     main: str | None,
+    order: str = ORDER_GIVEN,
     as_json: bool,
     command: Sequence[str] | None = None,
 ) -> CaseResult:
     """Segment, and print a table or JSON."""
-    case = make_case(settings, folders, model=model, out=out, main=main)
+    case = make_case(settings, folders, model=model, out=out, main=main, order=order)
     runner = make_runner(settings, command)
     try:
         with _ended_by_signals(runner), _progress(as_json=as_json) as report:
@@ -53,7 +54,13 @@ def segment_folders(
 
 
 def make_case(
-    settings: Settings, folders: Sequence[str], *, model: str | None, out: Path, main: str | None
+    settings: Settings,
+    folders: Sequence[str],
+    *,
+    model: str | None,
+    out: Path,
+    main: str | None,
+    order: str = ORDER_GIVEN,
 ) -> Case:
     """Read the arguments into a case, and make its folder."""
     name = model or settings.default_model
@@ -71,6 +78,7 @@ def make_case(
         main_series_id=main_series.series_id,
         model=name,
         output_dir=out.resolve(),
+        order=order,
     )
 
 

@@ -16,7 +16,11 @@ MASK_DICOM = "mask.dcm"
 MASK_NIFTI = "mask.nii.gz"
 PREVIEW = "preview.png"
 REPORT = "report.json"
-ARTIFACTS = (MASK_DICOM, MASK_NIFTI, PREVIEW, REPORT)
+REPORT_PAGE = "report.html"
+ARTIFACTS = (MASK_DICOM, MASK_NIFTI, PREVIEW, REPORT, REPORT_PAGE)
+
+# Whether the series of a request stand in the model's channel order, or are yet to be sorted.
+ORDER_GIVEN, ORDER_AUTO = "given", "auto"
 
 STAGES = ("downloading", "loading", "inferring", "writing", "uploading")
 
@@ -57,6 +61,7 @@ class Job:
     model: str | None
     attempt: int
     lease: Lease
+    order: str = ORDER_GIVEN
     may_fetch_directly: bool = False
 
     @classmethod
@@ -74,6 +79,7 @@ class Job:
                 expires_in_s=float(lease["expires_in"]),
                 deadline_in_s=float(lease["deadline_in"]),
             ),
+            order=_order(body),
             may_fetch_directly=body.get("direct_fetch") is True,
         )
 
@@ -92,6 +98,7 @@ class Job:
                 for series in self.series
             ],
             "main_series_id": self.main_series_id,
+            "order": self.order,
             "model": self.model,
             "attempt": self.attempt,
             "lease": {
@@ -101,6 +108,14 @@ class Job:
             },
             "direct_fetch": self.may_fetch_directly,
         }
+
+
+def _order(body: Mapping[str, Any]) -> str:
+    """Read the order; sites from before it send none. Another word would be sorted wrongly."""
+    order = str(body.get("order") or ORDER_GIVEN)
+    if order not in (ORDER_GIVEN, ORDER_AUTO):
+        raise ValueError(f"order: expected given or auto, got {order[:20]!r}")
+    return order
 
 
 def _series(body: Mapping[str, Any]) -> InputSeries:
@@ -127,8 +142,9 @@ class SeriesFiles:
 class Case:
     """What the child process is told to segment.
 
-    `series` is in the order in which the front end named them, which is the network's channel
-    order. `main_series_id` names the one whose grid the mask lies on.
+    `series` is in the order in which the front end named them: the network's channel order, unless
+    `order` says that they are to be sorted. `main_series_id` names the one whose grid the mask
+    lies on.
     """
 
     request_id: str
@@ -136,6 +152,7 @@ class Case:
     main_series_id: str
     model: str
     output_dir: Path
+    order: str = ORDER_GIVEN
 
     def to_json(self) -> dict[str, Any]:
         """Give the body that `from_json` reads."""
@@ -147,6 +164,7 @@ class Case:
             ],
             "main_series_id": self.main_series_id,
             "model": self.model,
+            "order": self.order,
             "output_dir": str(self.output_dir),
         }
 
@@ -164,6 +182,7 @@ class Case:
             main_series_id=body["main_series_id"],
             model=body["model"],
             output_dir=Path(body["output_dir"]),
+            order=_order(body),
         )
 
 
@@ -176,6 +195,16 @@ class SegmentMeasurement:
     code: Mapping[str, str]  # value, scheme, meaning
     voxels: int
     volume_ml: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputUse:
+    """Which series fed a channel, and which sequence its header says that it is, 0 to 1 sure."""
+
+    channel: str
+    series_id: str
+    sequence: str | None
+    confidence: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,6 +230,7 @@ class CaseResult:
     elapsed_time_seconds: float
     model: ModelIdentity
     sop_instance_uid: str
+    inputs: tuple[InputUse, ...] = ()
     warnings: tuple[str, ...] = ()
     timings: Mapping[str, float] = field(default_factory=dict)  # stage -> seconds
     peak_memory_bytes: int = 0
@@ -216,6 +246,7 @@ class CaseResult:
         values = dict(body)
         values["segments"] = tuple(SegmentMeasurement(**item) for item in body["segments"])
         values["model"] = ModelIdentity(**body["model"])
+        values["inputs"] = tuple(InputUse(**item) for item in body.get("inputs", ()))
         values["warnings"] = tuple(body.get("warnings", ()))
         values["artifacts"] = tuple(body.get("artifacts", ARTIFACTS))
         return cls(**values)
