@@ -11,7 +11,7 @@ from django.core.files.base import ContentFile
 from django_queue_app import services
 from django_queue_app.artifact_files import keep_file, keep_only, read_file
 from django_queue_app.conf import conf
-from django_queue_app.errors import ArtifactMissing, ServiceError
+from django_queue_app.errors import ArtifactMissing
 from django_queue_app.models import Artifact, SegmentationRequest
 from django_queue_app.pacs import get_pacs
 from django_queue_app.pacs.port import ConflictingInstance, SeriesDescription, SeriesNotFound
@@ -22,9 +22,8 @@ from django_queue_app.privacy.reidentify import (
     reidentify_json,
     reidentify_seg,
 )
-from django_queue_app.served import current_pseudonyms
+from django_queue_app.served import current_pseudonyms, previous_pseudonyms
 from django_queue_app.services import FinalisedMask
-from django_queue_app.states import Status
 
 MASK, VOLUME, REPORT = "mask.dcm", "mask.nii.gz", "report.json"
 
@@ -72,7 +71,9 @@ def store_in_pacs(request: SegmentationRequest) -> None:
     ------
     ArtifactMissing
         The request's result has no mask of ours: an existing worker stored it itself.
-    ConflictingInstance, PacsUnavailable, InvalidInstance
+    ConflictingInstance, StoreRefused, InvalidInstance
+        The archive will never take it.
+    PacsUnavailable
     """
     if request.is_saved_to_pacs:
         return
@@ -110,24 +111,6 @@ def _final_folder(request_id: UUID, lease_id: UUID) -> str:
     return f"{_folder(request_id, lease_id)}/final"
 
 
-def retry_pending_stores(limit: int = 10) -> int:
-    """Try again to store masks that the archive has not taken yet; return how many it took.
-
-    In random order, so that one mask that it will never take doesn't stop the others.
-    """
-    due = SegmentationRequest.objects.filter(
-        status=Status.COMPLETED, saved_to_pacs_at__isnull=True, artifacts__name=MASK
-    )
-    stored = 0
-    for request in due.distinct().order_by("?")[:limit]:
-        try:
-            store_in_pacs(request)
-        except ServiceError:
-            continue  # still due
-        stored += 1
-    return stored
-
-
 def _delivered(request: SegmentationRequest, lease_id: UUID) -> dict[str, str]:
     rows = Artifact.objects.filter(request=request, attempt__lease_id=lease_id)
     return dict(rows.values_list("name", "storage_name"))
@@ -142,7 +125,13 @@ def _describe(series_id: str) -> SeriesDescription:
 
 def _vault_of(request: SegmentationRequest, main: SeriesDescription) -> Vault:
     others = [_describe(one) for one in request.series_ids if one != request.main_series_id]
-    return build_vault(main, others, current_pseudonyms() if conf.deidentify else None)
+    keys = [current_pseudonyms(), previous_pseudonyms()]
+    return build_vault(
+        main,
+        others,
+        [one for one in keys if one is not None],
+        accepts_originals=conf.direct_fetch or not conf.deidentify,
+    )
 
 
 def _keep(request: SegmentationRequest, lease_id: UUID, name: str, data: bytes) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from django.db.models import Count
 from django.utils import timezone
 
-from django_queue_app import __version__
+from django_queue_app import __version__, storing
 from django_queue_app.conf import conf
 from django_queue_app.errors import ServiceError
 from django_queue_app.models import SegmentationRequest, Worker
@@ -139,13 +139,30 @@ def _lanes_without_worker(
 
 
 def _unsaved_masks(now: datetime) -> list[Problem]:
-    unsaved = SegmentationRequest.objects.filter(
-        status=Status.COMPLETED,
-        saved_to_pacs_at__isnull=True,
-        finished_at__lte=now - UNSAVED_IS_STUCK_AFTER,
-    )
-    # Without an id there is no mask to store: an existing worker that named none.
-    count = unsaved.exclude(seg_instance_id="").count()
+    late = storing.unsaved().filter(finished_at__lte=now - UNSAVED_IS_STUCK_AFTER)
+    refused = storing.unsaved().filter(store_due_at__isnull=True).exclude(store_failure_code="")
+    codes = sorted(set(refused.values_list("store_failure_code", flat=True)))
+    return [
+        *_masks_late(late.exclude(pk__in=refused.values("pk")).count()),
+        *_masks_refused(refused.count(), ", ".join(codes)),
+    ]
+
+
+def _masks_refused(count: int, codes: str) -> list[Problem]:
+    if not count:
+        return []
+    return [
+        Problem(
+            code="masks_refused_by_pacs",
+            en=f"The image archive refuses {count} finished masks ({codes}); correct what it "
+            "objects to, then run store_masks --all. The masks are kept here.",
+            ko=f"영상 저장소가 완료된 마스크 {count}건을 거부했습니다({codes}). 원인을 해결한 후 "
+            "store_masks --all을 실행하십시오. 마스크는 이 사이트에 보관됩니다.",
+        )
+    ]
+
+
+def _masks_late(count: int) -> list[Problem]:
     if not count:
         return []
     return [
@@ -160,6 +177,17 @@ def _unsaved_masks(now: datetime) -> list[Problem]:
 
 
 def _open_identity() -> list[Problem]:
+    if conf.deidentify and conf.direct_fetch:
+        return [
+            Problem(
+                code="direct_fetch_on",
+                en="SEGMENTATION_DIRECT_FETCH is true: workers with access to the image archive "
+                "see who the patient is.",
+                ko="SEGMENTATION_DIRECT_FETCH가 true입니다. 영상 저장소에 접근하는 워커가 환자 "
+                "정보를 볼 수 있습니다.",
+                is_warning=True,
+            )
+        ]
     if conf.deidentify:
         return []
     return [

@@ -11,6 +11,7 @@ from django.db import close_old_connections, connections
 from django.db.models import Count, Q
 from django.utils import timezone
 
+from django_queue_app import storing
 from django_queue_app.models import SegmentationRequest
 from django_queue_app.signals import request_changed, request_filed
 from django_queue_app.states import FINISHED, Status
@@ -18,11 +19,15 @@ from django_queue_app.wakeup import Sight, Work, notify_changed, notify_ended, n
 
 
 class DatabaseLook:
-    """The watcher's look: at most two queries, on the one connection of the watcher's thread."""
+    """The watcher's look: at most two queries, on the one connection of the watcher's thread.
+
+    Every few seconds a third finds out whether a mask is due to be stored.
+    """
 
     def __call__(self, *, lanes: Collection[str], request_ids: Collection[UUID]) -> Sight:
         """Look for work in `lanes`, and for ends and changes among `request_ids`."""
         close_old_connections()
+        storing.retry_in_background()
         rows = _read(request_ids) if request_ids else []
         return Sight(
             work=_claimable(lanes) if lanes else (),

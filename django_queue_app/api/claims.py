@@ -9,10 +9,9 @@ from uuid import UUID
 from django.http import HttpRequest, HttpResponse
 from ninja import Router
 
-from django_queue_app import log_context, served, services
+from django_queue_app import log_context, served, services, storing
 from django_queue_app.api import worker_schemas
 from django_queue_app.api.auth import WORKER, worker_token_of
-from django_queue_app.api.completion import deliver_due
 from django_queue_app.api.document import IDEMPOTENCY_KEY, PREFER, answers, extra
 from django_queue_app.api.encode import json_answer
 from django_queue_app.api.errors import WorkerTooOld
@@ -38,7 +37,7 @@ RETRY_AFTER_S = 2
 
 @router.post(
     "pending-requests/claim/",
-    response=answers({200: worker_schemas.Claimed, 204: None}, 400, 410, 412, 413, 422, 426),
+    response=answers({200: worker_schemas.Claimed, 204: None}, 502, 400, 410, 412, 413, 422, 426),
     openapi_extra=extra(IDEMPOTENCY_KEY, PREFER),
     operation_id="claim",
     summary="Take the best pending request of this worker's lane",
@@ -56,7 +55,7 @@ def claim(request: HttpRequest, body: worker_schemas.ClaimBody) -> HttpResponse:
     )
     granted = services.claim(token=token, lease_id=lease_id, worker=worker)
     if granted is None:
-        deliver_due()
+        storing.retry_in_background()
         return _nothing_yet(request, token, worker)
     return _grant(granted, token, lease_id)
 

@@ -2,29 +2,27 @@
 
 First the files are checked, then the mask is re-identified, then one transaction decides whether
 this result is the first, and only then it goes to the PACS. A PACS that is away delays only the
-last step; `deliver_due` takes it up again.
+last step; `storing` takes it up again.
 """
 
 from __future__ import annotations
 
 import logging
-import threading
-import time
 from collections.abc import Mapping
 from typing import Any
-from uuid import UUID
 
-from django_queue_app import delivery, services
+from django_queue_app import delivery, services, storing
+from django_queue_app.api.inputs_gone import fail_for_good
 from django_queue_app.errors import ArtifactMissing, ServiceError
-from django_queue_app.models import ApiToken, Attempt, SegmentationRequest
+from django_queue_app.models import ApiToken, Attempt
+from django_queue_app.pacs.port import InstanceNotFound, SeriesNotFound
+from django_queue_app.served import InputVanished
 from django_queue_app.services import FinalisedMask, Outcome
 from django_queue_app.states import Status, sources_of
 
 logger = logging.getLogger(__name__)
 
 MASK = "mask.dcm"
-# A PACS that is away may take long to say so, so the calls that look after it do so rarely.
-DELIVERED_EVERY_S = 30.0
 
 
 def complete(
@@ -54,11 +52,11 @@ def complete(
         token=token,
         result=result,
         artifacts=artifacts,
-        finalised=_finalise(attempt, artifacts),
+        finalised=_finalise(attempt, token, artifacts),
     )
     _tidy(attempt)
     if outcome != "superseded":
-        store(attempt.request_id)
+        storing.store(attempt.request_id)
     return outcome
 
 
@@ -69,7 +67,9 @@ def _tidy(attempt: Attempt) -> None:
         logger.warning("files of request %s not tidied: %s", attempt.request_id, error.code)
 
 
-def _finalise(attempt: Attempt, artifacts: Mapping[str, str]) -> FinalisedMask | None:
+def _finalise(
+    attempt: Attempt, token: ApiToken, artifacts: Mapping[str, str]
+) -> FinalisedMask | None:
     """Give the mask its patient back, unless the service will refuse the result anyway."""
     if MASK not in artifacts:
         raise ArtifactMissing(
@@ -79,42 +79,12 @@ def _finalise(attempt: Attempt, artifacts: Mapping[str, str]) -> FinalisedMask |
     uploaded = dict(attempt.artifacts.values_list("name", "sha256"))
     is_whole = all(uploaded.get(name) == sha256 for name, sha256 in artifacts.items())
     can_win = attempt.request.status in sources_of(Status.COMPLETED)
-    return delivery.finalise(attempt.request, attempt.lease_id) if is_whole and can_win else None
-
-
-def store(request_id: UUID) -> None:
-    """Put the mask of a completed request into the PACS; if that fails it stays due."""
-    request = SegmentationRequest.objects.get(pk=request_id)
-    if request.is_saved_to_pacs:
-        return
+    if not (is_whole and can_win):
+        return None
     try:
-        delivery.store_in_pacs(request)
-    except ServiceError as error:
-        logger.warning("mask of request %s is not in the PACS yet: %s", request_id, error.code)
-
-
-class Pace:
-    """Lets one caller through in a while; kept per process."""
-
-    def __init__(self, every_s: float) -> None:
-        self._every_s = every_s
-        self._lock = threading.Lock()
-        self._next = 0.0
-
-    def is_due(self) -> bool:
-        """Whether it is time again; then the next time is `every_s` later."""
-        now = time.monotonic()
-        with self._lock:
-            if now < self._next:
-                return False
-            self._next = now + self._every_s
-            return True
-
-
-_pace = Pace(DELIVERED_EVERY_S)
-
-
-def deliver_due() -> None:
-    """Take up a mask that the PACS has not taken yet, if it is time again."""
-    if _pace.is_due():
-        delivery.retry_pending_stores(limit=1)
+        return delivery.finalise(attempt.request, attempt.lease_id)
+    except (SeriesNotFound, InstanceNotFound) as error:
+        # Whose mask this is can't be told any more, now or later.
+        gone = InputVanished()
+        fail_for_good(attempt.request, token, gone)
+        raise gone from error

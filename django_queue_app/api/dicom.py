@@ -110,7 +110,7 @@ class Refused(Schema):
 
 @router.post(
     "",
-    response={**answers({200: Taken, 201: Taken}, 400, 413, 415), 422: Refused},
+    response={**answers({200: Taken, 201: Taken}, 400, 413, 415, 502), 422: Refused},
     openapi_extra=extra(
         body={
             "required": True,

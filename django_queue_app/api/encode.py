@@ -9,7 +9,7 @@ from django.http import HttpResponse
 from django.urls import reverse
 from django.utils import timezone
 
-from django_queue_app import estimates
+from django_queue_app import estimates, storing
 from django_queue_app.api.errors import JSON_CONTENT_TYPE, dump_json
 from django_queue_app.conf import conf
 from django_queue_app.models import SegmentationRequest
@@ -60,8 +60,17 @@ def result_of(request: SegmentationRequest) -> dict[str, Any]:
         "processed_by": request.processed_by,
         "model": {key: str(model.get(key) or "") for key in ("name", "version", "sha256")},
         "inputs": found.get("inputs") or [],
-        "warnings": found.get("warnings") or [],
+        "warnings": [*(found.get("warnings") or []), *_store_warnings(request)],
     }
+
+
+def _store_warnings(request: SegmentationRequest) -> list[str]:
+    if not storing.is_refused(request):
+        return []
+    return [
+        f"The image archive refuses this mask ({request.store_failure_code}), so it is kept on "
+        "this site only; download it, and ask who operates the archive to accept it."
+    ]
 
 
 def filed(request: SegmentationRequest, *, is_deduplicated: bool) -> dict[str, Any]:

@@ -103,7 +103,7 @@ def inference_pending(request: HttpRequest) -> HttpResponse:
 
 @inference_router.post(
     "{request_id}/complete",
-    response=answers({200: worker_schemas.Completed}, 400, 404, 409, 413, 422),
+    response=answers({200: worker_schemas.Completed}, 400, 404, 409, 413, 422, 502),
     operation_id="inference_complete",
     summary="Deliver what the next request became",
 )

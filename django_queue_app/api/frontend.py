@@ -80,7 +80,7 @@ def segment_series(
 
 @router.post(
     "series/{series_id}/request-local/",
-    response=answers({202: schemas.Filed}, 400, 404, 413, 422),
+    response=answers({202: schemas.Filed}, 400, 404, 413, 422, 502),
     operation_id="request_local",
     summary="File a request for the lab lane and don't wait",
 )

@@ -11,6 +11,7 @@ from django_queue_app.api.auth import WORKER, worker_token_of
 from django_queue_app.api.document import IF_NONE_MATCH, RANGE, answers, extra
 from django_queue_app.api.errors import InstanceUnknown, RangeNotSatisfiable, error_response
 from django_queue_app.api.headers import is_unchanged, read_range
+from django_queue_app.api.inputs_gone import fail_for_good
 from django_queue_app.models import SegmentationRequest
 from django_queue_app.pacs import get_pacs
 
@@ -21,16 +22,21 @@ DICOM = "application/dicom"
 
 @router.get(
     "requests/{request_id}/instances/{instance_id}",
-    response=answers({200: None, 206: None, 304: None}, 404, 410, 412, 416),
+    response=answers({200: None, 206: None, 304: None}, 422, 502, 404, 410, 412, 416),
     openapi_extra=extra(RANGE, IF_NONE_MATCH, files={200: DICOM, 206: DICOM}),
     operation_id="read_instance",
     summary="One input instance, pseudonymised",
 )
 def read_instance(request: HttpRequest, request_id: str, instance_id: str) -> HttpResponse:
     """Serve an instance of the request's series to the worker that holds the request."""
-    held = find_request_held(request_key(request_id), worker_token_of(request))
+    token = worker_token_of(request)
+    held = find_request_held(request_key(request_id), token)
     _require_input(held, instance_id)
-    instance = served.read_served(instance_id)
+    try:
+        instance = served.read_served(instance_id)
+    except (served.InputChanged, served.InputVanished) as error:
+        fail_for_good(held, token, error)
+        raise
     return bytes_answer(request, instance.data, sha256=instance.sha256)
 
 

@@ -61,7 +61,7 @@ def release(request: HttpRequest, request_id: str) -> HttpResponse:
 
 @router.post(
     "complete-request/{request_id}/",
-    response=answers({200: worker_schemas.Completed}, 400, 404, 409, 410, 412, 413, 422),
+    response=answers({200: worker_schemas.Completed}, 400, 404, 409, 410, 412, 413, 422, 502),
     openapi_extra=extra(IF_MATCH_OPTIONAL),
     operation_id="complete_request",
     summary="Deliver a result or a failure",

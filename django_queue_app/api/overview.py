@@ -8,10 +8,9 @@ from django.http import HttpRequest, HttpResponse
 from ninja import Router
 from pydantic import Field
 
-from django_queue_app import frames, health
+from django_queue_app import frames, health, storing
 from django_queue_app.api import schemas
 from django_queue_app.api.auth import FRONT_END, caller_of, optional_caller
-from django_queue_app.api.completion import deliver_due
 from django_queue_app.api.document import answers
 from django_queue_app.api.encode import json_answer
 from django_queue_app.api.errors import language_of
@@ -25,7 +24,7 @@ SegmentNumber = Annotated[int, Field(ge=1, le=65535)]
 
 @router.get(
     "series/",
-    response=answers({200: schemas.SeriesList}),
+    response=answers({200: schemas.SeriesList}, 502),
     operation_id="list_series",
     summary="The series that can be segmented",
 )
@@ -52,7 +51,7 @@ def list_series(request: HttpRequest) -> HttpResponse:  # noqa: ARG001
 
 @router.get(
     "instances/{seg_instance_id}/frames/",
-    response=answers({200: schemas.Frames}, 404, 422),
+    response=answers({200: schemas.Frames}, 404, 422, 502),
     operation_id="read_frames",
     summary="The mask as one PNG per source slice",
 )
@@ -76,7 +75,7 @@ def read_frames(
 )
 def read_health(request: HttpRequest) -> HttpResponse:
     """Tell how the site is: everything to who is known, whether it is well to anybody."""
-    deliver_due()
+    storing.retry_in_background()
     report = health.look()
     if optional_caller(request) is None:
         return json_answer(report.to_minimal_json())

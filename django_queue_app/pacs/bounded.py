@@ -39,6 +39,11 @@ class Bounded(Generic[K, V]):
             while len(self._kept) > self._most:
                 self._kept.popitem(last=False)
 
+    def clear(self) -> None:
+        """Keep nothing any more."""
+        with self._lock:
+            self._kept.clear()
+
     def forget(self, key: K) -> None:
         """Keep nothing under a key any more."""
         with self._lock:

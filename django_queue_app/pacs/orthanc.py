@@ -62,6 +62,7 @@ class OrthancPacs:
         self._session = open_session(connection)
         self._described: Bounded[str, tuple[Any, SeriesDescription]] = Bounded(64)
         self._headers: Bounded[str, InstanceHeader] = Bounded(20_000)
+        self._series_of: Bounded[str, str] = Bounded(100_000)
 
     def list_series(self) -> Sequence[SeriesSummary]:
         """Return every series, newest study first."""
@@ -90,8 +91,13 @@ class OrthancPacs:
         """Return the id of the series that holds an instance."""
         if not orthanc_ids.is_id(instance_id):
             raise InstanceNotFound
-        found = self._json(f"/instances/{instance_id}", missing=InstanceNotFound)
-        return str(found.get("ParentSeries", ""))
+        known = self._series_of.get(instance_id)
+        if known is None:
+            found = self._json(f"/instances/{instance_id}", missing=InstanceNotFound)
+            known = str(found.get("ParentSeries", ""))
+            # For good: the id is a digest of the series' UID, too.
+            self._series_of.keep(instance_id, known)
+        return known
 
     def read_instance(self, instance_id: str) -> bytes:
         """Return an instance's file."""
@@ -217,6 +223,8 @@ class OrthancPacs:
         ]
         if not instances:
             raise SeriesNotFound  # deleted between the calls
+        for one in instances:
+            self._series_of.keep(one.id, str(series["ID"]))
         first = next((headers[one] for one in series["Instances"] if one in headers), None)
         summary = _summary_of(first or headers[instances[0].id], series, study, len(instances))
         return description_of(summary, instances)

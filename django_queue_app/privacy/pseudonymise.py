@@ -69,7 +69,7 @@ class CannotPseudonymise(ServiceError):
     http_status = 422
 
 
-def pseudonymise(data: bytes, pseudonyms: Pseudonyms) -> bytes:
+def pseudonymise(data: bytes, pseudonyms: Pseudonyms, *, allow_burned_in: bool = False) -> bytes:
     """Return an instance as workers may see it.
 
     Parameters
@@ -78,6 +78,8 @@ def pseudonymise(data: bytes, pseudonyms: Pseudonyms) -> bytes:
         A DICOM file.
     pseudonyms : Pseudonyms
         The site's key.
+    allow_burned_in : bool
+        Serve what says that text is burned into its picture, text and all.
 
     Returns
     -------
@@ -92,7 +94,8 @@ def pseudonymise(data: bytes, pseudonyms: Pseudonyms) -> bytes:
         It says itself that text is burned into its picture.
     """
     dataset = parse_dataset(data)
-    _refuse_burned_in(dataset)
+    if not allow_burned_in:
+        _refuse_burned_in(dataset)
     patient_id = orthanc_ids.patient_id_of(dataset)
     shift = pseudonyms.shift_of(patient_id)
     representation = dataset.get_item(_PIXEL_REPRESENTATION, keep_deferred=True)

@@ -107,10 +107,12 @@ class MaskRefused(ServiceError):
 class Vault:
     """What the request's inputs are called outside, and what they are called here.
 
-    `originals` maps pseudonyms to originals of study, series, instance and frame of reference.
+    `originals` maps pseudonyms to originals of study, series, instance and frame of reference;
+    `unmasked` has originals that no worker should know.
     """
 
     originals: Mapping[str, str] = field(repr=False)
+    unmasked: frozenset[str] = field(default=frozenset(), repr=False)
     main_sop_uids: frozenset[str] = field(repr=False)
     main_study_uid: str = field(repr=False)
     main_frame_of_reference_uid: str = field(repr=False)
@@ -121,24 +123,42 @@ class Vault:
         """Return what a UID was before; None for one that is no input's."""
         return self.originals.get(uid)
 
+    def is_input(self, uid: str) -> bool:
+        """Whether a UID, original or pseudonym, is an input's."""
+        return uid in self.originals or uid in self.unmasked
+
 
 def build_vault(
-    main: SeriesDescription, others: Iterable[SeriesDescription], pseudonyms: Pseudonyms | None
+    main: SeriesDescription,
+    others: Iterable[SeriesDescription],
+    pseudonyms: Iterable[Pseudonyms],
+    *,
+    accepts_originals: bool = False,
 ) -> Vault:
-    """Collect the UIDs of a request's inputs; without pseudonyms they were served as they are."""
+    """Collect the UIDs of a request's inputs.
+
+    Parameters
+    ----------
+    main, others : SeriesDescription
+        The request's series.
+    pseudonyms : iterable of Pseudonyms
+        Under each key that inputs may have been served under.
+    accepts_originals : bool
+        The worker may have seen the originals: they stand for themselves, too.
+    """
     uids: set[str] = set()
     for series in (main, *others):
         uids |= {series.summary.study_uid, series.summary.series_uid}
         for one in series.instances:
             uids |= {one.sop_uid, one.frame_of_reference_uid}
     uids.discard("")
-    # Originals stand for themselves, too: pseudonymisation may have been switched on in between.
-    originals = {uid: uid for uid in uids}
-    if pseudonyms is not None:
-        originals |= {pseudonyms.uid(uid): uid for uid in uids}
+    originals = {uid: uid for uid in uids} if accepts_originals else {}
+    for key in pseudonyms:
+        originals |= {key.uid(uid): uid for uid in uids}
     first = main.instances[0]
     return Vault(
         originals=originals,
+        unmasked=frozenset(uids - originals.keys()),
         main_sop_uids=frozenset(one.sop_uid for one in main.instances),
         main_study_uid=main.summary.study_uid,
         main_frame_of_reference_uid=first.frame_of_reference_uid,
@@ -278,7 +298,7 @@ def _swap_uids(mask: FileDataset, vault: Vault) -> None:
         is_own = element.tag in _OWN or (is_top and element.tag in _OWN_AT_TOP)
         given = element.value if isinstance(element.value, MultiValue | list) else [element.value]
         restored = [_restore_uid(str(uid), vault, is_own=is_own) for uid in given]
-        if is_own and is_top and any(vault.original_of(uid) for uid in restored):
+        if is_own and is_top and any(map(vault.is_input, restored)):
             raise _foreign("takes the UID of one of its inputs for its own")
         if element.tag == _SOP_REFERENCE:
             has_main_reference |= not vault.main_sop_uids.isdisjoint(restored)
@@ -292,6 +312,14 @@ def _restore_uid(uid: str, vault: Vault, *, is_own: bool) -> str:
     if is_own or uid.startswith(_STANDARD_ROOT):
         return uid
     original = vault.original_of(uid)
+    if uid in vault.unmasked:
+        raise MaskRefused(
+            "The mask names the images by their original UIDs, which this site does not send out; "
+            "segment the images that the site serves, or set SEGMENTATION_DIRECT_FETCH.",
+            "마스크가 사이트가 내보내지 않는 원본 UID를 참조합니다. 사이트가 제공한 영상을 "
+            "사용하거나 SEGMENTATION_DIRECT_FETCH를 설정하십시오.",
+            code="identity_not_pseudonymised",
+        )
     if original is None:
         raise _foreign("refers to an object that is no input of the request")
     return original

@@ -6,6 +6,7 @@ import io
 import json
 import uuid
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from uuid import UUID
 
@@ -13,13 +14,23 @@ import nibabel as nib
 import numpy as np
 import pytest
 from django.core.files.base import ContentFile
+from django.utils import timezone
 
-from django_queue_app import artifact_files, delivery, served, services, tokens
-from django_queue_app.errors import ArtifactMissing
+from django_queue_app import (
+    artifact_files,
+    delivery,
+    health,
+    served,
+    services,
+    storing,
+    tokens,
+)
+from django_queue_app.api.encode import result_of
+from django_queue_app.errors import ArtifactMissing, ServiceError
 from django_queue_app.models import ApiToken, SegmentationRequest
 from django_queue_app.pacs import get_pacs
 from django_queue_app.pacs.embedded import EmbeddedPacs
-from django_queue_app.pacs.port import PacsUnavailable
+from django_queue_app.pacs.port import ConflictingInstance, PacsUnavailable, StoreRefused
 from tests.support.dicom_phantoms import OBLIQUE, Phantom, lesion, write_series
 from tests.support.seg_files import make_seg, read
 
@@ -130,11 +141,54 @@ def test_a_mask_that_the_archive_could_not_take_is_stored_later(
 
     with monkeypatch.context() as patched:
         patched.setattr(EmbeddedPacs, "store_instance", away)
-        assert delivery.retry_pending_stores() == 0
+        assert storing.retry_due() == 0
         assert not held.request.is_saved_to_pacs
-    assert delivery.retry_pending_stores() == 1
+    assert storing.retry_due() == 0  # the pause
+    later = timezone.now() + timedelta(seconds=storing.FIRST_PAUSE_S)
+    assert storing.retry_due(now=later) == 1
     assert held.request.is_saved_to_pacs
-    assert delivery.retry_pending_stores() == 0
+    assert storing.retry_due(now=later + timedelta(days=1)) == 0
+
+
+def test_one_of_several_processes_stores_a_mask(held: Held) -> None:
+    held.complete({"mask.dcm": held.deliver("mask.dcm", make_seg(held.inputs, mask()))})
+    now = timezone.now()
+    assert storing._take(held.request_id, now)
+    assert not storing._take(held.request_id, now)
+    assert not storing.store(held.request_id)
+    # The one that took it has died.
+    assert storing.store(held.request_id, now=now + storing.TAKEN_FOR)
+
+
+@pytest.mark.parametrize("error", [StoreRefused, ConflictingInstance])
+def test_a_refusal_for_good_is_told_and_not_tried_again_until_somebody_asks(
+    held: Held, monkeypatch: pytest.MonkeyPatch, error: type[ServiceError]
+) -> None:
+    held.complete({"mask.dcm": held.deliver("mask.dcm", make_seg(held.inputs, mask()))})
+
+    def refuses(self: EmbeddedPacs, data: bytes) -> None:
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(EmbeddedPacs, "store_instance", refuses)
+        assert not storing.store(held.request_id)
+    later = timezone.now() + timedelta(days=30)
+    assert storing.retry_due(now=later) == 0
+    assert storing.is_refused(held.request)
+    (warning,) = result_of(held.request)["warnings"]
+    assert error.code in warning
+    problem = {one.code: one for one in health.look().problems}["masks_refused_by_pacs"]
+    assert error.code in problem.en
+    assert storing.retry_all() == 1
+    assert held.request.is_saved_to_pacs
+    assert result_of(held.request)["warnings"] == []
+
+
+def test_pauses_between_tries_grow_and_stay_bearable() -> None:
+    pauses = [storing.pause_after(count).total_seconds() for count in range(1, 12)]
+    assert pauses[:3] == [15, 30, 60]
+    assert pauses == sorted(pauses)
+    assert pauses[-1] == storing.LONGEST_PAUSE_S
 
 
 def test_without_a_mask_there_is_nothing_to_finalise(held: Held) -> None:

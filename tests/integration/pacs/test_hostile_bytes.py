@@ -73,7 +73,7 @@ def test_masks_are_given_back_and_drawn_or_refused(tmp_path: Path) -> None:
     series_id = [pacs.store_instance(data).series_id for data in files][-1]
     main = pacs.describe_series(series_id)
     originals = [pacs.read_instance(one.id) for one in main.instances]
-    vault = build_vault(main, [], KEY)
+    vault = build_vault(main, [], [KEY])
     served = [pseudonymise(data, KEY) for data in originals]
     truth = lesion(AXIAL).transpose(2, 1, 0)
     count_accepted(make_seg(served, truth), lambda data: reidentify_seg(data, vault, originals[0]))

@@ -67,7 +67,7 @@ def case(tmp_path: Path) -> Case:
     return Case(
         main=main,
         other=other,
-        vault=build_vault(main, [other], KEY),
+        vault=build_vault(main, [other], [KEY]),
         originals=originals,
         served=[pseudonymise(data, KEY) for data in originals],
         served_other=[pseudonymise(pacs.read_instance(one.id), KEY) for one in other.instances],
@@ -138,7 +138,7 @@ def test_a_mask_that_came_back_has_no_errors(case: Case, kind: str, tmp_path: Pa
 
 
 def test_without_pseudonyms_a_mask_passes_as_it_is(case: Case) -> None:
-    vault = build_vault(case.main, [case.other], None)
+    vault = build_vault(case.main, [case.other], [], accepts_originals=True)
     seg = make_seg(case.originals, case.mask())
     restored = read(reidentify_seg(seg, vault, case.originals[0]).data)
     assert str(restored.PatientName) == "김^철수"
@@ -202,7 +202,7 @@ def test_a_mask_of_another_request_is_refused(case: Case) -> None:
     seg = make_seg(case.served_other, case.mask())
     with pytest.raises(MaskRefused, match="no instance of its main series"):
         reidentify_seg(seg, case.vault, case.originals[0])
-    alone = build_vault(case.other, [], KEY)
+    alone = build_vault(case.other, [], [KEY])
     with pytest.raises(MaskRefused, match="no input of the request"):
         reidentify_seg(make_seg(case.served, case.mask()), alone, case.originals[0])
 

@@ -82,7 +82,7 @@ def test_the_workers_mask_lies_over_the_original_slices(
 ) -> None:
     series = store(written(kind, grid, tmp_path / "in"))
     segment(served_files(series, tmp_path / "served"), tmp_path / "out")
-    vault = build_vault(series, [], KEY)
+    vault = build_vault(series, [], [KEY])
     original = EmbeddedPacs().read_instance(series.instances[0].id)
     mask = reidentify_seg((tmp_path / "out" / "mask.dcm").read_bytes(), vault, original)
     assert count_dciodvfy_errors(mask.data, tmp_path) == []
@@ -98,7 +98,7 @@ def test_the_workers_report_names_the_original_objects(tmp_path: Path) -> None:
     series = store(written("classic", FLIPPED, tmp_path / "in"))
     segment(served_files(series, tmp_path / "served"), tmp_path / "out")
     report = (tmp_path / "out" / "report.json").read_bytes()
-    restored = reidentify_json(report, build_vault(series, [], KEY)).decode()
+    restored = reidentify_json(report, build_vault(series, [], [KEY])).decode()
     assert json.loads(restored)
     pseudonyms = {KEY.uid(one.sop_uid) for one in series.instances}
     pseudonyms |= {KEY.uid(series.summary.series_uid), KEY.uid(series.summary.study_uid)}
