@@ -65,7 +65,7 @@ class ModelEntry:
         How to run a model that is one file; None for a bundle.
     warnings : tuple of str
         What must be said beside every result of this model.
-    sequence_check, registration : str
+    sequence_check, registration, seg_type : str
         See `worker.settings_models.ModelSettings`.
     postprocess : Postprocess
         Done to the label map after the model's own postprocessing.
@@ -85,6 +85,7 @@ class ModelEntry:
     warnings: tuple[str, ...] = ()
     sequence_check: str = "warn"
     registration: str = "off"
+    seg_type: str = "binary"
     postprocess: Postprocess = field(default_factory=Postprocess)
 
     @property
@@ -301,6 +302,7 @@ def _of_settings(model: ModelSettings) -> dict[str, Any]:
     return {
         "sequence_check": model.sequence_check,
         "registration": model.registration,
+        "seg_type": model.seg_type,
         "postprocess": model.postprocess,
     }
 

@@ -237,6 +237,7 @@ def _write_masks(case: Case, found: _Found, timings: Timings) -> str:
         others=loaded.others,
         model=found.identity,
         intended_use=found.model.intended_use,
+        seg_type=found.model.seg_type,
     )
     path = case.output_dir / MASK_DICOM
     with timings.stage("seg"):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from worker.core.postprocess import CONNECTIVITIES, KEEP_LARGEST, Postprocess
-from worker.core.segments import Code, SegmentSpec, ordered_by_label
+from worker.core.segments import SEG_TYPES, Code, SegmentSpec, ordered_by_label
 from worker.settings_reader import Section, as_flag, as_number, as_text
 
 SEQUENCE_CHECKS = ("warn", "refuse", "off")
@@ -40,6 +40,8 @@ class ModelSettings:
     registration : str
         Whether series are moved onto the main one: off, rigid (only those of another frame of
         reference) or always.
+    seg_type : str
+        How the DICOM SEG holds the segments: binary or labelmap.
     postprocess : Postprocess
         Done to the label map after the model's own postprocessing.
     """
@@ -52,6 +54,7 @@ class ModelSettings:
     intended_use: str | None = None
     sequence_check: str = "warn"
     registration: str = "off"
+    seg_type: str = "binary"
     postprocess: Postprocess = field(default_factory=Postprocess)
 
     def at(self, path: Path) -> ModelSettings:
@@ -87,6 +90,7 @@ def _model(name: str, section: Section, base: Path) -> ModelSettings:
         intended_use=section.text("intended_use", None),
         sequence_check=_word(section, "sequence_check", "warn", SEQUENCE_CHECKS),
         registration=_word(section, "registration", "off", REGISTRATIONS),
+        seg_type=_word(section, "seg_type", "binary", SEG_TYPES),
         postprocess=_postprocess(section.section("postprocess")),
     )
     section.end()

@@ -6,6 +6,7 @@ never quote pydicom, whose messages quote values.
 
 from __future__ import annotations
 
+import hashlib
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -63,6 +64,7 @@ class Instance:
     path: Path
     dataset: Dataset
     headers: tuple[SliceHeader, ...]
+    pixel_sha256: str
 
     @property
     def sop_instance_uid(self) -> str:
@@ -191,7 +193,12 @@ def _checked(path: Path, dataset: Dataset, where: str, notes: list[str]) -> Inst
     name = _capital(name_of(dataset))
     _check_picture(dataset, name)
     check_pixels(dataset, name)
-    return Instance(path=path, dataset=dataset, headers=tuple(_headers(dataset)))
+    return Instance(
+        path=path,
+        dataset=dataset,
+        headers=tuple(_headers(dataset)),
+        pixel_sha256=hashlib.sha256(dataset.PixelData).hexdigest(),
+    )
 
 
 def _kind(sop_class: str) -> str:

@@ -52,6 +52,9 @@ class OpenedSeries:
         One for each slice, in slice order.
     notes : tuple of str
         What was left out, in plain words.
+    content_sha256 : str
+        Over what a mask depends on: pixels, places and rescale of every slice. Instances that
+        reuse a UID for other pixels differ in it.
     """
 
     datasets: tuple[Dataset, ...]
@@ -59,6 +62,7 @@ class OpenedSeries:
     geometry: Geometry
     headers: tuple[SliceHeader, ...]
     notes: tuple[str, ...]
+    content_sha256: str
 
     @property
     def series_instance_uid(self) -> str:
@@ -219,4 +223,16 @@ def _in_order(instances: Sequence[Instance], notes: tuple[str, ...]) -> OpenedSe
         geometry=order.geometry,
         headers=tuple(headers[index] for index in order.indices),
         notes=notes,
+        content_sha256=_content_digest(
+            [headers[index] for index in order.indices], [instances[old] for old in new_index]
+        ),
     )
+
+
+def _content_digest(headers: Sequence[SliceHeader], instances: Sequence[Instance]) -> str:
+    parts = [
+        repr((item.position, item.orientation, item.pixel_spacing, item.slope, item.intercept))
+        for item in headers
+    ]
+    parts += [instance.pixel_sha256 for instance in instances]
+    return hashlib.sha256("\n".join(parts).encode("utf-8")).hexdigest()

@@ -1,4 +1,4 @@
-"""Writes the mask as DICOM SEG: BINARY, Explicit VR Little Endian, without empty frames.
+"""Writes the mask as DICOM SEG: BINARY, or LABELMAP with RLE, without empty frames.
 
 Decisions worth knowing:
 
@@ -22,13 +22,14 @@ import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
-from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import UID, ExplicitVRLittleEndian, RLELossless, generate_uid
 from pydicom.valuerep import DSfloat
 
 from worker import __version__
 from worker.adapters.dicom_quiet import without_quotes
 from worker.adapters.dicom_read import OpenedSeries
-from worker.adapters.dicom_seg_sources import reference_headers
+from worker.adapters.dicom_seg_sources import add_references, reference_headers
+from worker.core.errors import ModelInvalid
 from worker.core.job import ModelIdentity
 from worker.core.segments import Code, Labels, SegmentSpec
 
@@ -36,6 +37,11 @@ PROGRAM = "mri-worker"
 
 # A person name with a caret: dciodvfy warns of one without (PS3.5 6.2.1).
 _CREATOR = f"{PROGRAM}^AI"
+
+_TYPES = {
+    "binary": hd.seg.SegmentationTypeValues.BINARY,
+    "labelmap": hd.seg.SegmentationTypeValues.LABELMAP,
+}
 
 # Longest value of the LO representation (PS3.5 6.2).
 _LO_CHARS = 64
@@ -69,6 +75,8 @@ class MaskRequest:
         The series whose grid the mask lies on; its pixels may be gone already.
     others : tuple of OpenedSeries
         The further inputs.
+    seg_type : str
+        One of `core.segments.SEG_TYPES`.
     """
 
     request_id: str
@@ -78,6 +86,7 @@ class MaskRequest:
     others: tuple[OpenedSeries, ...]
     model: ModelIdentity
     intended_use: str = ""
+    seg_type: str = "binary"
 
     def uid(self, role: str) -> str:
         """Give the UID of one role (``instance``, ``series``, ...): the same for the same inputs.
@@ -86,10 +95,11 @@ class MaskRequest:
         ----------
         DICOM PS3.5 9; pydicom's `generate_uid` joins its sources bare, hence one string.
         """
-        inputs = [source.sop_instance_uid for source in self.main.sources]
-        for other in self.others:
-            inputs += ["/", *(source.sop_instance_uid for source in other.sources)]
-        parts = [PROGRAM, self.request_id, self.model.sha256, *inputs, role]
+        inputs = []
+        for series in (self.main, *self.others):
+            inputs += [source.sop_instance_uid for source in series.sources]
+            inputs += [series.content_sha256, "/"]
+        parts = [PROGRAM, self.request_id, self.model.sha256, self.seg_type, *inputs, role]
         return str(generate_uid(entropy_srcs=["\n".join(parts)]))
 
 
@@ -120,8 +130,9 @@ def write_dicom_seg(request: MaskRequest, path: Path, *, now: datetime | None = 
 
 def build_dicom_seg(request: MaskRequest, *, now: datetime) -> hd.seg.Segmentation:
     """Build the object in memory; `write_dicom_seg` says more."""
+    _check_type(request)
     headers = reference_headers(request.main)
-    further = [header for other in request.others for header in reference_headers(other)]
+    further: Sequence[Dataset] = ()
     is_multi_frame = request.main.headers[0].frame_number is not None
     planes = _planes(request.labels, request.specs)
     positions = None
@@ -133,8 +144,9 @@ def build_dicom_seg(request: MaskRequest, *, now: datetime) -> hd.seg.Segmentati
         positions = [_plane_position(request.main, k) for k in range(planes.shape[0])]
     if is_multi_frame:
         # highdicom takes one multi-frame image; more of the same series are matched by position.
-        headers, further = headers[:1], [*headers[1:], *further]
+        headers, further = headers[:1], headers[1:]
     seg = _segmentation(request, headers, further, planes, positions, now)
+    add_references(seg, request.others)
     _name_dimensions(seg, request.uid("dimensions"))
     _clear_padding(seg)
     return seg
@@ -148,6 +160,7 @@ def _segmentation(
     positions: list[hd.PlanePositionSequence] | None,
     now: datetime,
 ) -> hd.seg.Segmentation:
+    is_label_map = request.seg_type == "labelmap"
     with without_quotes():
         return hd.seg.Segmentation(
             source_images=headers,
@@ -155,9 +168,10 @@ def _segmentation(
             pixel_array=planes,
             plane_positions=positions,
             omit_empty_frames=bool(planes.any()),
-            segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
+            segmentation_type=_TYPES[request.seg_type],
             segment_descriptions=_descriptions(request),
-            transfer_syntax_uid=ExplicitVRLittleEndian,
+            # One bit a voxel doesn't compress by RLE; label maps shrink to a hundredth.
+            transfer_syntax_uid=RLELossless if is_label_map else ExplicitVRLittleEndian,
             series_instance_uid=request.uid("series"),
             sop_instance_uid=request.uid("instance"),
             series_number=_FIRST_SERIES_NUMBER,
@@ -181,6 +195,15 @@ def _segmentation(
             # says which exact one made the mask.
             device_serial_number=request.model.sha256[:16] or "0",
             specific_character_set="ISO_IR 192",
+        )
+
+
+def _check_type(request: MaskRequest) -> None:
+    if request.seg_type == "labelmap" and request.labels.is_overlapping:
+        raise ModelInvalid(
+            f"Segments of {request.model.name} overlap, which a label map can't hold; set its "
+            "seg_type to binary in config.yaml.",
+            code="labels_overlap",
         )
 
 
@@ -264,6 +287,8 @@ def _name_dimensions(seg: hd.seg.Segmentation, uid: str) -> None:
 
 def _clear_padding(seg: hd.seg.Segmentation) -> None:
     """Make the byte that pads an odd length zero; highdicom 0.28 writes the character "0"."""
+    if int(seg.BitsAllocated) != 1:
+        return
     bits = int(seg.NumberOfFrames) * int(seg.Rows) * int(seg.Columns)
     used = (bits + 7) // 8
     if len(seg.PixelData) > used:

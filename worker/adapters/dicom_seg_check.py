@@ -7,7 +7,7 @@ of what wrote the file.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pydicom
 from pydicom.dataset import Dataset
+from pydicom.pixels.utils import pixel_array
 
 from worker.core.errors import WorkerError
 from worker.core.geometry import Geometry
@@ -41,7 +42,7 @@ def check_dicom_seg(
     Parameters
     ----------
     path : Path
-        A BINARY DICOM SEG.
+        A BINARY or LABELMAP DICOM SEG.
     labels : Labels
     specs : sequence of SegmentSpec
         In segment order.
@@ -53,13 +54,8 @@ def check_dicom_seg(
     MaskMisplaced
         They differ.
     """
-    seg = pydicom.dcmread(path)
-    frames = _unpack(seg)
     found = np.zeros(len(specs), dtype=np.int64)
-    shared = seg.SharedFunctionalGroupsSequence[0]
-    for frame, group in zip(frames, seg.PerFrameFunctionalGroupsSequence, strict=True):
-        number = _segment_number(group, shared)
-        k = _slice_of(group, shared, geometry)
+    for number, k, frame in _masks(pydicom.dcmread(path), len(specs), geometry):
         expected = labels_plane(labels, specs[number - 1].label_value, k)
         if not np.array_equal(frame, expected):
             raise MaskMisplaced(_sentence(f"segment {number} differs in slice {k}"))
@@ -70,6 +66,23 @@ def check_dicom_seg(
             raise MaskMisplaced(
                 _sentence(f"segment {number} has {found[number - 1]} of {expected_voxels} voxels")
             )
+
+
+def _masks(
+    seg: Dataset, segments: int, geometry: Geometry
+) -> Iterator[tuple[int, int, npt.NDArray[np.bool_]]]:
+    """Give segment number, slice and mask of everything that the file holds."""
+    shared = seg.SharedFunctionalGroupsSequence[0]
+    groups = seg.PerFrameFunctionalGroupsSequence
+    if seg.SegmentationType == "LABELMAP":
+        for index, group in enumerate(groups):
+            values = np.asarray(pixel_array(seg, index=index))
+            k = _slice_of(group, shared, geometry)
+            for number in range(1, segments + 1):
+                yield number, k, values == number
+        return
+    for frame, group in zip(_unpack(seg), groups, strict=True):
+        yield _segment_number(group, shared), _slice_of(group, shared, geometry), frame
 
 
 def labels_plane(labels: Labels, value: int, k: int) -> npt.NDArray[np.bool_]:

@@ -76,6 +76,30 @@ def reference_headers(opened: OpenedSeries) -> tuple[Dataset, ...]:
     return tuple(made)
 
 
+def add_references(seg: Dataset, others: Sequence[OpenedSeries]) -> None:
+    """Name every instance of the further inputs in a mask.
+
+    highdicom would do it, but looks through its tables of modules for each source, which takes
+    longer than all the rest, to find out what is known here: which instances there are.
+
+    References
+    ----------
+    DICOM PS3.3 C.12.4.1 (Common Instance Reference)
+    """
+    for other in others:
+        series = Dataset()
+        series.SeriesInstanceUID = other.series_instance_uid
+        series.ReferencedInstanceSequence = DicomSequence(map(_reference, other.datasets))
+        seg.ReferencedSeriesSequence.append(series)
+
+
+def _reference(dataset: Dataset) -> Dataset:
+    item = Dataset()
+    item.ReferencedSOPClassUID = dataset.SOPClassUID
+    item.ReferencedSOPInstanceUID = dataset.SOPInstanceUID
+    return item
+
+
 def _reference_header(dataset: Dataset, headers: list[SliceHeader], step_mm: float) -> Dataset:
     header = _common(dataset)
     if headers[0].frame_number is None:

@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+# How a DICOM SEG holds its segments: a frame of bits for each, or one number for each voxel.
+SEG_TYPES = ("binary", "labelmap")
+
 LabelArray = npt.NDArray[np.unsignedinteger[Any]]
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.dataset import Dataset
+from pydicom.uid import RLELossless
 
 from tests.support.dicom_phantoms import (
     GRIDS,
@@ -27,6 +28,7 @@ from tests.support.imaging_models import CORE, LESION
 from worker.adapters.dicom_read import OpenedSeries, open_series
 from worker.adapters.dicom_seg import MaskRequest, write_dicom_seg
 from worker.adapters.dicom_seg_check import MaskMisplaced, check_dicom_seg
+from worker.core.errors import ModelInvalid
 from worker.core.job import ModelIdentity
 from worker.core.segments import Labels
 
@@ -57,6 +59,7 @@ def write(
     *,
     others: tuple[OpenedSeries, ...] = (),
     request_id: str = "r1",
+    seg_type: str = "binary",
 ) -> Path:
     request = MaskRequest(
         request_id=request_id,
@@ -66,6 +69,7 @@ def write(
         others=others,
         model=MODEL,
         intended_use="Not for clinical use",
+        seg_type=seg_type,
     )
     write_dicom_seg(request, path, now=NOW)
     return path
@@ -110,6 +114,46 @@ def test_mask_lies_where_the_lesion_is(tmp_path: Path, name: str, order: str, ki
     for number, value in ((1, 1), (2, 2)):
         expected = true_points(grid, lesion(grid) == value)
         np.testing.assert_allclose(world_points(seg, number), expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["classic", "enhanced"])
+@pytest.mark.parametrize("fill", ["full", "empty"])
+def test_label_map_holds_the_same_voxels(tmp_path: Path, kind: str, fill: str) -> None:
+    phantom = Phantom(grid=OBLIQUE, order="shuffled")
+    files = (
+        write_series(tmp_path / "in", phantom)
+        if kind == "classic"
+        else write_enhanced(tmp_path / "in.dcm", phantom)
+    )
+    main = open_series(files)
+    labels = labels_of(OBLIQUE) if fill == "full" else empty(OBLIQUE)
+    path = write(tmp_path / "mask.dcm", main, labels, seg_type="labelmap")
+    check_dicom_seg(path, labels, SPECS, main.geometry)
+    seg = segread(path)
+    assert seg.SOPClassUID == "1.2.840.10008.5.1.4.1.1.66.7"
+    assert seg.file_meta.TransferSyntaxUID == RLELossless
+    if fill == "full":
+        volume = seg.get_volume(allow_missing_positions=True, combine_segments=True)
+        for number in (1, 2):
+            points = volume.map_indices_to_reference(np.argwhere(volume.array == number))
+            expected = true_points(OBLIQUE, lesion(OBLIQUE) == number)
+            np.testing.assert_allclose(sorted_points(points), expected, atol=1e-3)
+
+
+def test_label_map_of_overlapping_segments_is_refused(tmp_path: Path) -> None:
+    main = open_series(write_series(tmp_path / "in", Phantom(grid=OBLIQUE)))
+    with pytest.raises(ModelInvalid, match="set its seg_type to binary") as refused:
+        write(tmp_path / "mask.dcm", main, overlapping(OBLIQUE), seg_type="labelmap")
+    assert refused.value.code == "labels_overlap"
+
+
+def test_misplaced_label_map_is_found_out(tmp_path: Path) -> None:
+    main = open_series(write_series(tmp_path / "in", Phantom(grid=OBLIQUE)))
+    labels = labels_of(OBLIQUE)
+    wrong = replace(labels, array=np.roll(labels.array, 1, axis=2))
+    path = write(tmp_path / "mask.dcm", main, wrong, seg_type="labelmap")
+    with pytest.raises(MaskMisplaced):
+        check_dicom_seg(path, labels, SPECS, main.geometry)
 
 
 @pytest.mark.parametrize("kind", ["classic", "enhanced"])
@@ -250,6 +294,14 @@ def test_another_request_or_input_gives_another_uid(tmp_path: Path) -> None:
         write(tmp_path / "d.dcm", other, labels),
     ]
     assert len({pydicom.dcmread(path).SOPInstanceUID for path in paths}) == 4
+
+
+def test_series_that_reuses_its_uids_for_other_pixels_gives_another_uid(tmp_path: Path) -> None:
+    first = open_series(write_series(tmp_path / "a"))
+    second = open_series(write_series(tmp_path / "b", array=paint(main_grid()) + np.uint16(1)))
+    labels = labels_of(main_grid())
+    paths = [write(tmp_path / "a.dcm", first, labels), write(tmp_path / "b.dcm", second, labels)]
+    assert len({pydicom.dcmread(path).SOPInstanceUID for path in paths}) == 2
 
 
 def test_all_instances_of_all_series_are_referenced(tmp_path: Path) -> None:
