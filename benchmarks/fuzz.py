@@ -27,6 +27,7 @@ from uuid import uuid4
 import httpx
 import hypothesis
 import schemathesis
+from schemathesis.core.failures import FailureGroup
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
     response_headers_conformance,
@@ -254,7 +255,7 @@ class Fuzzer:
             case.validate_response(answer, checks=CHECKS)
         except hypothesis.errors.UnsatisfiedAssumption:
             raise
-        except Exception as error:  # the next call is made all the same
+        except (Exception, FailureGroup) as error:  # the next call is made all the same
             self._note_failure(case, error)
         taken_s = time.monotonic() - began
         self.report.calls += 1
@@ -262,7 +263,7 @@ class Fuzzer:
         if taken_s > self.report.slowest_s:
             self.report.slowest_s, self.report.slowest = taken_s, operation_id
 
-    def _note_failure(self, case: Any, error: Exception) -> None:
+    def _note_failure(self, case: Any, error: BaseException) -> None:
         told = getattr(error, "exceptions", None) or [error]
         text = "\n".join(f"{type(one).__name__}: {one}" for one in told)
         self.report.failures.append(Failure(operation=case.operation.label, text=text[:4000]))

@@ -153,8 +153,6 @@ def _start(place: Place, port: int) -> subprocess.Popen[bytes]:
     with (place.folder / f"server-{port}.log").open("wb") as log:
         return subprocess.Popen(
             [*command, "--port", str(port), "--log-level", "warning"],
-            # Each process has a data folder of its own, as on machines of their own; what they
-            # share is the database and, where there is one, the bucket.
             env=dict(place.environment),
             cwd=REPOSITORY,
             stdout=log,

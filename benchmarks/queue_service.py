@@ -2,8 +2,8 @@
 
     python -m benchmarks.queue_service --database postgresql --workers 1 4 16 --seconds 3
 
-Run by `benchmarks.queue_load` in a site's environment. Kinds and numbers of workers take turns within
-each repeat, so that a slow minute of the machine meets all of them. Prints JSON.
+Run by `benchmarks.queue_load` in a site's environment. Kinds and numbers of workers take turns
+within each repeat, so that a slow minute of the machine meets all of them. Prints JSON.
 """
 
 from __future__ import annotations
