@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydicom import Dataset, dcmread
 
+from django_queue_app.errors import ServiceError
 from django_queue_app.frames import order_slices
 from django_queue_app.pacs import get_pacs
 from django_queue_app.pacs.port import InstanceNotFound, SeriesDescription
@@ -25,6 +26,17 @@ from django_queue_app.volumes import modality_values
 POSITIVE_LETTERS = "LPS"
 NEGATIVE_LETTERS = "RAI"
 PERCENTILES = (1.0, 99.5)  # of one slice's non-zero values, when the series brings no window
+# A decoder makes room for what the header says, whatever the file holds.
+MAX_PIXELS = 1 << 26
+
+
+class NoPicture(ServiceError):
+    """The pixels of a slice can't be read."""
+
+    code = "no_picture"
+    http_status = 422
+    default_message = "This slice can't be shown: its pixels can't be read. Export the series anew."
+    default_message_ko = "픽셀을 읽을 수 없어 표시할 수 없습니다. 시리즈를 다시 내보내십시오."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +120,8 @@ def render_slice(series_id: str, index: int) -> bytes:
     ------
     SeriesNotFound, InstanceNotFound
         No such series, or no such slice in it.
+    NoPicture
+        Its pixels can't be read.
     """
     return _render(*_locate(get_pacs().describe_series(series_id), index))
 
@@ -116,7 +130,16 @@ def render_slice(series_id: str, index: int) -> bytes:
 # grows in the middle, and a remembered Nth slice would then lie under another slice's mask.
 @lru_cache(maxsize=512)
 def _render(instance_id: str, frame: int) -> bytes:
-    dataset = dcmread(io.BytesIO(get_pacs().read_instance(instance_id)))
+    data = get_pacs().read_instance(instance_id)
+    try:
+        return _draw(dcmread(io.BytesIO(data)), frame)
+    except Exception as error:  # decoders raise nearly anything on hostile input
+        raise NoPicture from error
+
+
+def _draw(dataset: Dataset, frame: int) -> bytes:
+    if not 0 < int(dataset.Rows) * int(dataset.Columns) <= MAX_PIXELS:
+        raise NoPicture
     values = modality_values(dataset, frame).astype(np.float32)
     picture = io.BytesIO()
     Image.fromarray(_windowed(values, _window(values, dataset))).save(picture, "PNG")

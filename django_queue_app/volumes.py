@@ -18,7 +18,7 @@ from typing import Any, cast
 import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
-from pydicom import FileDataset, dcmread
+from pydicom import Dataset, FileDataset, dcmread
 from pydicom.pixels.processing import apply_modality_lut
 from pydicom.pixels.utils import pixel_array
 
@@ -112,7 +112,7 @@ def _decode(slices: Sequence[Slice]) -> tuple[list[_Plane], NDArray[Any]]:
     return planes, np.stack(layers, axis=-1).transpose(1, 0, 2)
 
 
-def modality_values(dataset: FileDataset, frame: int) -> NDArray[Any]:
+def modality_values(dataset: Dataset, frame: int) -> NDArray[Any]:
     """Decode one frame and apply its rescale: (rows, columns)."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what a vendor wrote oddly is shown all the same

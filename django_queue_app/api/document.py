@@ -63,6 +63,8 @@ def file_answer(media_type: str) -> dict[str, Any]:
     if media_type == "text/event-stream":
         # Readers disagree whether a schema is about the whole stream or about each event.
         return {"content": {media_type: {}}}
+    if media_type == "application/json":
+        return {"content": {media_type: {"schema": {"type": "object"}}}}
     return {"content": {media_type: {"schema": {"type": "string", "format": "binary"}}}}
 
 

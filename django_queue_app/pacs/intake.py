@@ -131,7 +131,8 @@ class Intake:
         with open_zip(file) as archive:
             left = MAX_UNPACKED_BYTES
             for entry in archive.infolist():
-                if not entry.is_dir():
+                # Not `is_dir()`: before Python 3.12 it fails for an entry without a name.
+                if not entry.filename.endswith("/"):
                     left -= self._take_entry(archive, entry, left)
 
     def _take_entry(self, archive: zipfile.ZipFile, entry: zipfile.ZipInfo, left: int) -> int:
