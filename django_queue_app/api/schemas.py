@@ -287,3 +287,5 @@ class Health(Schema):
     pacs_reachable: bool | None = None
     deidentify: bool | None = None
     problems: list[Problem] | None = None
+    least_worker_version: str | None = None  # empty: any
+    lane: LaneName | None = None  # of the calling worker's token
