@@ -1,72 +1,47 @@
-"""Draws the picture of a result: three planes through the largest finding, in plain Pillow.
+"""Draws the picture of a result, in plain Pillow: three planes, slices through the finding, legend.
 
-The planes are those of the acquisition closest to axial, coronal and sagittal, never resampled to
-another angle, so what is seen is what was measured. Radiological convention: the patient's right is
-on the left of the picture. Nothing of the patient is written into it.
+Nothing of the patient is written into it.
 """
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+from scipy import ndimage
 
 from worker.adapters.dicom_seg import segment_color
-from worker.core.geometry import Geometry, Volume, closest_anatomical_axes
+from worker.adapters.preview_planes import (
+    BACKGROUND,
+    PLANES,
+    TEXT,
+    LpsView,
+    Plane,
+    Scene,
+    draw_plane,
+    draw_tile,
+    window_of,
+)
+from worker.adapters.preview_text import drawable, font_for, label_of, wrapped
+from worker.core.geometry import Volume
 from worker.core.job import SegmentMeasurement
 from worker.core.segments import LabelArray, Labels, SegmentSpec
 
-_PANEL_PX = 360  # longest side of one plane
+_PANEL_PX = 360
 _GAP_PX = 12
-# Of the sheet's width, in the wider of the fonts.
-_LINE_CHARS = 110
 _LINE_PX = 24
-_FONT_PX = 15
-_BACKGROUND = (12, 14, 18)
-_TEXT = (225, 228, 232)
+_TILES = 6
+_TILE_PX = 174  # six and five gaps are as wide as three panels and two
 _WARNING = (255, 190, 80)
-_OPACITY = 0.38
+_DIM = (150, 156, 164)
+# A tile shows at least this much, so that a small lesion is seen in its surroundings.
+_LEAST_TILE_MM = 70.0
+_LEGEND_ROWS = 4  # of one column; more segments make a second column
 
-_BLACK_PERCENTILE = 1.0  # of all voxels
-_WHITE_PERCENTILE = 99.5  # of those brighter than the background
-
-# Fonts with Hangul, by the names under which Linux, Windows and macOS install them.
-_KOREAN_FONTS = (
-    "NanumGothic.ttf",
-    "NotoSansKR-Regular.otf",
-    "NotoSansCJK-Regular.ttc",
-    "malgun.ttf",
-    "AppleSDGothicNeo.ttc",
-)
-
-Picture = npt.NDArray[np.uint8]
-_Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Plane:
-    """One plane in radiological convention: which LPS axis it cuts, and its four letters."""
-
-    name: str
-    cut: int  # axis of (left, posterior, superior) that the plane is perpendicular to
-    across: int  # axis that runs to the right of the picture, growing
-    down: int  # axis that runs down the picture
-    down_sign: int  # 1 when it grows downwards
-    letters: tuple[str, str, str, str]  # left, right, top, bottom
-
-
-# Across always grows to the right of the picture: left of the patient in axial and coronal planes,
-# posterior in sagittal ones. Superior is up, so its index is walked backwards.
-_PLANES = (
-    _Plane(name="axial", cut=2, across=0, down=1, down_sign=1, letters=("R", "L", "A", "P")),
-    _Plane(name="coronal", cut=1, across=0, down=2, down_sign=-1, letters=("R", "L", "S", "I")),
-    _Plane(name="sagittal", cut=0, across=1, down=2, down_sign=-1, letters=("A", "P", "S", "I")),
-)
+_Mask = npt.NDArray[np.bool_]
 
 
 def write_preview(
@@ -94,30 +69,20 @@ def write_preview(
     notices : sequence of str
         Shown in full ("not for clinical use"), as what a person must know of the model.
     """
-    numbers = _segment_numbers(labels, specs)
-    to_lps = _LpsView(volume.geometry)
-    image, mask = to_lps.view(volume.array), to_lps.view(numbers)
-    at = _focus(mask, specs)
-    low, high = _window(image)
-    colors = _palette(specs)
-    panels = [
-        _draw_plane(plane, image, mask, at, to_lps.spacing_mm, (low, high), colors)
-        for plane in _PLANES
-    ]
-    _compose(panels, specs, measurements, title, _wrapped(notices)).save(path)
-
-
-class _LpsView:
-    """Shows arrays with the axes (left, posterior, superior), by turning, not by resampling."""
-
-    def __init__(self, geometry: Geometry) -> None:
-        self._axes = closest_anatomical_axes(geometry)
-        spacing = geometry.spacing_mm
-        self.spacing_mm = tuple(spacing[axis] for axis, _ in self._axes)
-
-    def view(self, array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
-        turned = array.transpose([axis for axis, _ in self._axes])
-        return turned[tuple(slice(None, None, sign) for _, sign in self._axes)]
+    to_lps = LpsView(volume.geometry)
+    image = to_lps.view(volume.array)
+    scene = Scene(
+        image=image,
+        numbers=to_lps.view(_segment_numbers(labels, specs)),
+        spacing_mm=to_lps.spacing_mm,
+        window=window_of(image),
+        colors=_palette(specs),
+    )
+    shown = _largest(scene.numbers, specs)
+    at = _focus(shown, scene.spacing_mm)
+    pictures = [_planes(scene, at), _montage(scene, to_lps, shown, at)]
+    pictures.append(_legend(specs, measurements, title, wrapped(notices)))
+    _stack(pictures).save(path)
 
 
 def _segment_numbers(labels: Labels, specs: Sequence[SegmentSpec]) -> LabelArray:
@@ -131,33 +96,28 @@ def _segment_numbers(labels: Labels, specs: Sequence[SegmentSpec]) -> LabelArray
     return numbers
 
 
-def _focus(mask: npt.NDArray[np.generic], specs: Sequence[SegmentSpec]) -> tuple[int, ...]:
-    """Choose the voxel to cut through: in each direction the slice that shows most.
-
-    Tumours come before other segments; without any finding it is the middle.
-    """
+def _largest(numbers: npt.NDArray[np.generic], specs: Sequence[SegmentSpec]) -> _Mask:
+    """Give the largest lesion; without any, the largest of what else was found; else nothing."""
     is_tumor = np.array([False, *(spec.counts_as_tumor for spec in specs)])
-    shown = is_tumor[mask]
-    if not shown.any():
-        shown = mask != 0
-    if not shown.any():
-        return tuple(size // 2 for size in mask.shape)
-    # One plane first, then the others inside it, so that all three meet inside one lesion.
-    k = int(shown.sum(axis=(0, 1)).argmax())
-    j = int(shown[:, :, k].sum(axis=0).argmax())
-    columns = np.flatnonzero(shown[:, j, k])
-    return (int(columns[columns.size // 2]), j, k)
+    found: _Mask = is_tumor[numbers]
+    if not found.any():
+        found = np.asarray(numbers != 0)
+    if not found.any():
+        return found
+    parts, _ = ndimage.label(found, structure=np.ones((3, 3, 3)))
+    sizes = np.bincount(parts.ravel())
+    sizes[0] = 0
+    return np.asarray(parts == sizes.argmax())
 
 
-def _window(image: npt.NDArray[np.generic]) -> tuple[float, float]:
-    # Every fourth voxel each way is plenty for two percentiles.
-    sample = image[::4, ::4, ::4].astype(np.float32)
-    tissue = sample[sample > sample.min()]
-    if not tissue.size:
-        return (0.0, 1.0)
-    # Black is the background, white the brightest tissue but for outliers (vessels, fat).
-    low = float(np.percentile(sample, _BLACK_PERCENTILE))
-    return (low, max(float(np.percentile(tissue, _WHITE_PERCENTILE)), low + 1e-6))
+def _focus(shown: _Mask, spacing_mm: Sequence[float]) -> tuple[int, ...]:
+    """Choose the voxel to cut through: the finding's own one that is nearest to its centroid."""
+    indices = np.argwhere(shown)
+    if not indices.size:
+        return tuple(size // 2 for size in shown.shape)
+    away = ((indices - indices.mean(axis=0)) * np.array(spacing_mm)) ** 2
+    i, j, k = indices[int(away.sum(axis=1).argmin())].tolist()
+    return (i, j, k)
 
 
 def _palette(specs: Sequence[SegmentSpec]) -> npt.NDArray[np.float32]:
@@ -165,164 +125,140 @@ def _palette(specs: Sequence[SegmentSpec]) -> npt.NDArray[np.float32]:
     return np.array(rows, dtype=np.float32)
 
 
-def _draw_plane(
-    plane: _Plane,
-    image: npt.NDArray[np.generic],
-    mask: npt.NDArray[np.generic],
-    at: tuple[int, ...],
-    spacing_mm: tuple[float, ...],
-    window: tuple[float, float],
-    colors: npt.NDArray[np.float32],
-) -> Image.Image:
-    grey = np.clip((_cut(image, plane, at).astype(np.float32) - window[0]), 0, None)
-    grey = np.clip(grey / (window[1] - window[0]), 0, 1) * 255
-    size = _size_px(grey.shape, spacing_mm[plane.across], spacing_mm[plane.down])
-    picture = Image.fromarray(grey.astype(np.uint8)).resize(size, Image.Resampling.BILINEAR)
-    found = Image.fromarray(_cut(mask, plane, at).astype(np.uint8))
-    overlaid = _overlay(picture, found.resize(size, Image.Resampling.NEAREST), colors)
-    return _with_letters(overlaid, plane)
+def _planes(scene: Scene, at: tuple[int, ...]) -> Image.Image:
+    """Draw the three planes side by side, all at one scale."""
+    extents = [size * step for size, step in zip(scene.image.shape, scene.spacing_mm, strict=True)]
+    px_per_mm = _PANEL_PX / max(extents)
+    row = _row(_PANEL_PX + _LINE_PX)
+    draw = ImageDraw.Draw(row)
+    for index, plane in enumerate(PLANES):
+        left = _GAP_PX + index * (_PANEL_PX + _GAP_PX)
+        panel = draw_plane(scene, plane, at, side_px=_PANEL_PX, px_per_mm=px_per_mm)
+        row.paste(panel, (left, 0))
+        place = (left + _PANEL_PX // 2, _PANEL_PX + 4)
+        draw.text(place, plane.name, fill=_DIM, font=font_for(plane.name), anchor="ma")
+    return row
 
 
-def _cut(
-    array: npt.NDArray[np.generic], plane: _Plane, at: tuple[int, ...]
-) -> npt.NDArray[np.generic]:
-    """Take one plane out of an LPS view, as (down, across)."""
-    cut = np.take(array, at[plane.cut], axis=plane.cut)
-    # The two axes that are left keep their order; across always comes before down in _PLANES.
-    return np.asarray(cut.T[:: plane.down_sign])
-
-
-def _size_px(shape: tuple[int, ...], across_mm: float, down_mm: float) -> tuple[int, int]:
-    width_mm, height_mm = shape[1] * across_mm, shape[0] * down_mm
-    scale = _PANEL_PX / max(width_mm, height_mm)
-    return (max(1, round(width_mm * scale)), max(1, round(height_mm * scale)))
-
-
-def _overlay(
-    picture: Image.Image, found: Image.Image, colors: npt.NDArray[np.float32]
-) -> Image.Image:
-    grey = np.asarray(picture, dtype=np.float32)[..., np.newaxis].repeat(3, axis=-1)
-    numbers = np.asarray(found)
-    opacity = np.where(_edges(numbers), 1.0, _OPACITY)[..., np.newaxis]
-    blended = grey * (1 - opacity) + colors[numbers] * opacity
-    return Image.fromarray(np.where(numbers[..., np.newaxis] > 0, blended, grey).astype(np.uint8))
-
-
-def _edges(numbers: Picture) -> npt.NDArray[np.bool_]:
-    """Mark the pixels that have a neighbour of another segment."""
-    edges = np.zeros(numbers.shape, dtype=bool)
-    across, down = numbers[:, 1:] != numbers[:, :-1], numbers[1:] != numbers[:-1]
-    edges[:, 1:] |= across
-    edges[:, :-1] |= across
-    edges[1:] |= down
-    edges[:-1] |= down
-    return edges
-
-
-def _with_letters(picture: Image.Image, plane: _Plane) -> Image.Image:
-    panel = Image.new("RGB", (_PANEL_PX, _PANEL_PX + _LINE_PX), _BACKGROUND)
-    left, top = (_PANEL_PX - picture.width) // 2, (_PANEL_PX - picture.height) // 2
-    panel.paste(picture, (left, top))
-    draw = ImageDraw.Draw(panel)
-    font = _font(ascii_only=True)
-    middle, edge = _PANEL_PX // 2, 4
-    places = (
-        ((edge, middle), "lm"),
-        ((_PANEL_PX - edge, middle), "rm"),
-        ((middle, edge), "ma"),
-        ((middle, _PANEL_PX - edge), "md"),
-    )
-    for letter, (place, anchor) in zip(plane.letters, places, strict=True):
-        draw.text(
-            place,
-            letter,
-            fill=_TEXT,
-            font=font,
-            anchor=anchor,
-            stroke_width=2,
-            stroke_fill=_BACKGROUND,
+def _montage(scene: Scene, to_lps: LpsView, shown: _Mask, at: tuple[int, ...]) -> Image.Image:
+    """Draw slices of the acquisition through the finding, or through the volume without one."""
+    plane = to_lps.acquired_plane
+    crop = _crop(scene, plane, shown)
+    extents = [
+        (part.stop - part.start) * scene.spacing_mm[axis]
+        for part, axis in zip(crop, (plane.across, plane.down), strict=True)
+    ]
+    px_per_mm = _TILE_PX / max(extents)
+    height = min(_TILE_PX, max(60, round(extents[1] * px_per_mm)))
+    row = _row(height)
+    for index, place in enumerate(_tile_places(shown, plane)):
+        through = tuple(place if axis == plane.cut else at[axis] for axis in range(3))
+        tile = draw_tile(
+            scene,
+            plane,
+            through,
+            crop,
+            size_px=(_TILE_PX, height),
+            px_per_mm=px_per_mm,
+            caption=f"slice {to_lps.slice_number(place)}",
         )
-    draw.text((middle, _PANEL_PX + 4), plane.name, fill=_TEXT, font=font, anchor="ma")
-    return panel
+        row.paste(tile, (_GAP_PX + index * (_TILE_PX + _GAP_PX), 0))
+    return row
 
 
-def _compose(
-    panels: Sequence[Image.Image],
+def _tile_places(shown: _Mask, plane: Plane) -> list[int]:
+    """Spread the slices evenly over the finding; a thin one gets its neighbours, too."""
+    others = tuple(axis for axis in range(3) if axis != plane.cut)
+    hit = np.flatnonzero(shown.any(axis=others))
+    count = shown.shape[plane.cut]
+    first, last = (int(hit[0]), int(hit[-1])) if hit.size else (count // 8, count - 1 - count // 8)
+    missing = _TILES - (last - first + 1)
+    if missing > 0:
+        first = max(0, min(first - missing // 2, count - _TILES))
+        last = min(count - 1, first + _TILES - 1)
+    places = np.rint(np.linspace(first, last, _TILES)).astype(int).tolist()
+    return list(dict.fromkeys(places))
+
+
+def _crop(scene: Scene, plane: Plane, shown: _Mask) -> tuple[slice, slice]:
+    """Choose the part of the plane around the finding, all of it where there is none."""
+    across, down = (
+        _reach(shown, axis, scene.spacing_mm[axis]) for axis in (plane.across, plane.down)
+    )
+    return across, down
+
+
+def _reach(shown: _Mask, axis: int, spacing_mm: float) -> slice:
+    size = shown.shape[axis]
+    hit = np.flatnonzero(shown.any(axis=tuple(other for other in range(3) if other != axis)))
+    if not hit.size:
+        return slice(0, size)
+    wanted = max(1.4 * (hit[-1] - hit[0] + 1), _LEAST_TILE_MM / spacing_mm)
+    wide = min(size, round(wanted))
+    start = min(max(0, round((hit[0] + hit[-1] + 1 - wide) / 2)), size - wide)
+    return slice(start, start + wide)
+
+
+def _legend(
     specs: Sequence[SegmentSpec],
     measurements: Sequence[SegmentMeasurement],
     title: str,
     notices: Sequence[str],
 ) -> Image.Image:
-    lines = max(1, len(specs)) + 2 + len(notices)
-    width = len(panels) * _PANEL_PX + (len(panels) + 1) * _GAP_PX
-    height = panels[0].height + (lines + 1) * _LINE_PX + 2 * _GAP_PX
-    sheet = Image.new("RGB", (width, height), _BACKGROUND)
-    for index, panel in enumerate(panels):
-        sheet.paste(panel, (_GAP_PX + index * (_PANEL_PX + _GAP_PX), _GAP_PX))
-    _draw_legend(sheet, panels[0].height + 2 * _GAP_PX, specs, measurements, title, notices)
+    rows = max(1, min(len(specs), max(_LEGEND_ROWS, -(-len(specs) // 2))))
+    sheet = _row((rows + 2 + len(notices)) * _LINE_PX)
+    draw = ImageDraw.Draw(sheet)
+    headline = _headline(specs, measurements)
+    draw.text((_GAP_PX, 0), headline, fill=TEXT, font=font_for(headline, 18))
+    name = drawable(title)
+    right = sheet.width - _GAP_PX
+    draw.text((right, 2), name, fill=_DIM, font=font_for(name), anchor="ra")
+    for index, (spec, item) in enumerate(zip(specs, measurements, strict=True)):
+        left = _GAP_PX + (index // rows) * (sheet.width // 2)
+        _draw_segment(draw, (left, (1 + index % rows) * _LINE_PX + 4), index + 1, spec, item)
+    top = (rows + 1) * _LINE_PX
+    note = "Radiological convention: the patient's right is on the left of the picture."
+    draw.text((_GAP_PX, top), note, fill=_DIM, font=font_for(note))
+    draw.text((right, top), "Research use only", fill=_WARNING, font=font_for(""), anchor="ra")
+    for text in notices:
+        top += _LINE_PX
+        draw.text((_GAP_PX, top), text, fill=_WARNING, font=font_for(text))
     return sheet
 
 
-def _draw_legend(
-    sheet: Image.Image,
-    top: int,
-    specs: Sequence[SegmentSpec],
-    measurements: Sequence[SegmentMeasurement],
-    title: str,
-    notices: Sequence[str],
-) -> None:
-    draw = ImageDraw.Draw(sheet)
-    font = _font(ascii_only=True)
+def _headline(specs: Sequence[SegmentSpec], measurements: Sequence[SegmentMeasurement]) -> str:
     found = sum(item.voxels for item in measurements)
-    draw.text((_GAP_PX, top), _drawable(title), fill=_TEXT, font=font)
-    top += _LINE_PX
-    for number, (spec, item) in enumerate(zip(specs, measurements, strict=True), start=1):
-        box = (_GAP_PX, top + 2, _GAP_PX + 16, top + 18)
-        draw.rectangle(box, fill=segment_color(spec, number))
-        text = f"{number}  {_label(spec)}: {item.volume_ml:.2f} mL"
-        draw.text((_GAP_PX + 26, top), text, fill=_TEXT, font=_font_for(text))
-        top += _LINE_PX
-    note = "Radiological convention: the patient's right is on the left of the picture."
-    nothing = "" if found else "Nothing was found. "
-    draw.text((_GAP_PX, top), nothing + note, fill=_TEXT, font=font)
-    for text in notices:
-        top += _LINE_PX
-        draw.text((_GAP_PX, top), text, fill=_WARNING, font=_font_for(text))
+    tumors = [item for spec, item in zip(specs, measurements, strict=True) if spec.counts_as_tumor]
+    if tumors and not sum(item.voxels for item in tumors):
+        return "No lesion found"
+    return "Segments" if found else "Nothing found"
 
 
-def _wrapped(notices: Sequence[str]) -> list[str]:
-    return [line for text in notices for line in textwrap.wrap(_drawable(text), _LINE_CHARS)]
+def _draw_segment(
+    draw: ImageDraw.ImageDraw,
+    place: tuple[int, int],
+    number: int,
+    spec: SegmentSpec,
+    item: SegmentMeasurement,
+) -> None:
+    left, top = place
+    draw.rectangle((left, top + 2, left + 16, top + 18), fill=segment_color(spec, number))
+    text = f"{number}  {label_of(spec)}"
+    draw.text((left + 26, top), text, fill=TEXT, font=font_for(text))
+    amount = f"{item.volume_ml:.2f} mL"
+    draw.text((left + 400, top), amount, fill=TEXT, font=font_for(amount), anchor="ra")
 
 
-def _label(spec: SegmentSpec) -> str:
-    """Give the label, or its code's meaning where no font here can draw it."""
-    return spec.label if _can_draw(spec.label) else _drawable(spec.type.meaning)
+def _row(height_px: int) -> Image.Image:
+    width = len(PLANES) * (_PANEL_PX + _GAP_PX) + _GAP_PX
+    return Image.new("RGB", (width, height_px), BACKGROUND)
 
 
-def _drawable(text: str) -> str:
-    if _can_draw(text):
-        return text
-    latin = " ".join(text.encode("ascii", errors="ignore").decode().split())
-    return latin if any(char.isalpha() for char in latin) else "(see report.json)"
-
-
-def _can_draw(text: str) -> bool:
-    return text.isascii() or _korean_font() is not None
-
-
-def _font_for(text: str) -> _Font:
-    return _font(ascii_only=text.isascii())
-
-
-def _font(*, ascii_only: bool) -> _Font:
-    korean = None if ascii_only else _korean_font()
-    return korean or ImageFont.load_default(_FONT_PX)
-
-
-def _korean_font() -> ImageFont.FreeTypeFont | None:
-    for name in _KOREAN_FONTS:
-        try:
-            return ImageFont.truetype(name, _FONT_PX)
-        except OSError:
-            continue
-    return None
+def _stack(pictures: Sequence[Image.Image]) -> Image.Image:
+    height = sum(picture.height + _GAP_PX for picture in pictures) + _GAP_PX
+    sheet = Image.new("RGB", (pictures[0].width, height), BACKGROUND)
+    top = _GAP_PX
+    for picture in pictures:
+        sheet.paste(picture, (0, top))
+        top += picture.height + _GAP_PX
+    return sheet
