@@ -18,6 +18,7 @@ from worker.core.errors import ModelInvalid, SettingsError, WorkerError
 from worker.daemon import Daemon
 from worker.delivery import Courier
 from worker.lockfile import WorkFolderLock
+from worker.metrics import Metrics, MetricsServer
 from worker.outbox import Outbox
 from worker.ports import InputSource
 from worker.room import Room, free_bytes
@@ -34,18 +35,26 @@ class Program:
     daemon: Daemon
     runner: CaseProcess
     lock: WorkFolderLock
+    shown: MetricsServer
 
     def close(self) -> None:
-        """End the child and give the work folder back."""
+        """End the child and give the port and the work folder back."""
+        self.shown.close()
         self.runner.close()
         self.lock.release()
 
 
-def make_runner(settings: Settings, command: Sequence[str] | None = None) -> CaseProcess:
+def make_runner(
+    settings: Settings,
+    command: Sequence[str] | None = None,
+    *,
+    on_start: Callable[[], None] = lambda: None,
+) -> CaseProcess:
     """Make the child process's owner; `command` replaces the real child."""
     return CaseProcess(
         command or child_command(settings.config_path),
         start_timeout_s=settings.inference.start_timeout_s,
+        on_start=on_start,
     )
 
 
@@ -138,9 +147,12 @@ def build(
     lock = WorkFolderLock(settings.worker.work_dir)
     lock.acquire()
     cache.open()
-    runner = make_runner(settings, command)
+    metrics = Metrics()
+    shown = MetricsServer(settings.metrics, metrics)
+    runner = make_runner(settings, command, on_start=metrics.child_started)
     server = make_server(settings)
     outbox = Outbox(settings.worker.work_dir)
+    metrics.watch_outbox(outbox)
     courier = Courier(outbox, server)
     casework = CaseWork(
         server=server,
@@ -154,6 +166,11 @@ def build(
         stall_s=settings.inference.stall_s,
         work_dir=settings.worker.work_dir,
     )
+
+    def start_engine() -> None:
+        _start_engine(settings, runner, server, find_usable(settings), stop)
+        metrics.device_memory(runner.device_report.get("memory", {}))
+
     daemon = Daemon(
         server=server,
         settings=settings.server,
@@ -161,12 +178,13 @@ def build(
         courier=courier,
         casework=casework,
         room=make_room(settings, cache),
+        metrics=metrics,
         stop=stop,
-        start_engine=lambda: _start_engine(settings, runner, server, find_usable(settings), stop),
+        start_engine=start_engine,
         on_idle=cache.tidy,
     )
     runner.start()
-    return Program(daemon=daemon, runner=runner, lock=lock)
+    return Program(daemon=daemon, runner=runner, lock=lock, shown=shown)
 
 
 def _start_engine(
@@ -193,5 +211,16 @@ def _start_engine(
         "models": ",".join(usable),
     }
     logger.info("engine_ready", extra=fields)
+    _tell_lane(settings, server)
     if settings.inference.is_warm_at_start and settings.default_model in usable:
         runner.keep_warm(settings.default_model)
+
+
+def _tell_lane(settings: Settings, server: HttpQueue) -> None:
+    """Say plainly where the token is for another lane than the settings: the token decides."""
+    try:
+        lane = server.facts().lane
+    except WorkerError:
+        return
+    if lane is not None and lane != settings.worker.lane:
+        logger.warning("lane_mismatch", extra={"token": lane, "settings": settings.worker.lane})

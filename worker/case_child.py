@@ -77,7 +77,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logger.exception("child_failed_to_start")
         channel.send(error_message(error))
         return getattr(error, "exit_code", EXIT_ENGINE_BROKEN)
-    channel.send({"type": "ready", "device": engine.device, "models": list(settings.models)})
+    channel.send(
+        {
+            "type": "ready",
+            "device": engine.device,
+            "models": list(settings.models),
+            "report": _report(engine),
+        }
+    )
     return serve(messages, channel.send, settings=settings, engine=engine)
 
 
@@ -164,6 +171,12 @@ def _start_engine(settings: Settings) -> Engine:
     from worker.adapters.engine_monai import MonaiEngine
 
     return MonaiEngine(settings.inference.device, threshold=settings.inference.threshold)
+
+
+def _report(engine: Engine) -> Message:
+    from worker.adapters.engine_monai.device_report import report_device
+
+    return report_device(engine.device)
 
 
 def _take_streams() -> tuple[IO[bytes], IO[bytes]]:

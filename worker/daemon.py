@@ -24,6 +24,7 @@ from worker.core.errors import (
 )
 from worker.core.job import Job
 from worker.delivery import CURABLE, Courier
+from worker.metrics import Metrics
 from worker.outbox import Entry, Failure, Outbox
 from worker.ports import Claim, QueueServer
 from worker.room import Room
@@ -86,6 +87,7 @@ class Daemon:
         courier: Courier,
         casework: CaseWork,
         room: Room,
+        metrics: Metrics,
         stop: Stop,
         start_engine: Callable[[], None],
         on_idle: Callable[[], None] = lambda: None,
@@ -97,6 +99,7 @@ class Daemon:
         self._courier = courier
         self._casework = casework
         self._room = room
+        self._metrics = metrics
         self._stop = stop
         self._start_engine = start_engine
         self._on_idle = on_idle
@@ -219,6 +222,7 @@ class Daemon:
         try:
             answer = self._claim(entry)
         except ServerUnavailable as error:
+            self._metrics.claimed("unavailable")
             self._leases.append(entry)
             self._pause_after(error)
             return None
@@ -227,12 +231,14 @@ class Daemon:
             self._outbox.drop(entry)
             return None
         except ResultRefused as error:
+            self._metrics.claimed("refused")
             self._outbox.drop(entry)
             self._pause_after(error)
             return None
         if answer is None:
             return None
         self._site_answered()
+        self._metrics.claimed("nothing" if answer.job is None else "granted")
         if answer.job is None:
             self._outbox.drop(entry)
             self._on_idle()
@@ -251,6 +257,9 @@ class Daemon:
         self._go(State.BUSY)
         try:
             done = self._casework.work(entry, job)
+            self._metrics.attempted(done.ending.value, done.error.code if done.error else "")
+            if done.result is not None:
+                self._metrics.finished(done.result.timings, done.result.peak_memory_bytes)
             if done.error is not None and done.error.code == DiskFull.code:
                 self._room.was_too_little()
             return done
@@ -261,12 +270,14 @@ class Daemon:
         if self._is_full:
             logger.info("disk_has_room")
         self._is_full = False
+        self._metrics.is_full(False)
 
     def _pause_without_room(self, error: DiskFull) -> None:
         # Once as an error; then it is known, and the log is on a full disk, too.
         level = logging.DEBUG if self._is_full else logging.ERROR
         logger.log(level, "disk_full", extra={"reason": error.message})
         self._is_full = True
+        self._metrics.is_full(True)
         self._stop.sleep(min(_LOOK_FOR_ROOM_S, self._settings.retry_longest_s))
 
     def _site_answered(self) -> None:

@@ -5,16 +5,20 @@ from __future__ import annotations
 import functools
 import os
 import platform
+import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
+from worker import __version__
 from worker.adapters.http_client import LOOPBACK
+from worker.adapters.queue_http import SiteFacts
 from worker.bootstrap import make_runner, make_server
 from worker.catalogue import find_model
 from worker.core.errors import (
@@ -32,6 +36,11 @@ from worker.outbox import Outbox
 from worker.settings import Settings, find_config, load_settings
 
 _FEW_BYTES = 2_000_000_000
+_LITTLE_MEMORY_BYTES = 4_000_000_000
+# Beyond this a certificate's dates and the times in the log mislead; the queue does not care.
+_CLOCK_OFF_S = 60
+# The oldest site that keeps the contract this worker speaks.
+LEAST_SITE_VERSION = "0.1.0"
 
 
 class Verdict(StrEnum):
@@ -87,7 +96,11 @@ def run_checks(config: Path | None) -> Iterator[Check]:
     yield check_work_folder(settings)
     yield check_outbox(settings)
     yield check_transport(settings)
-    yield check_site(settings)
+    yield check_memory()
+    site = check_site(settings)
+    yield site
+    if site.verdict is Verdict.OK:
+        yield from check_agreement(settings)
     yield from check_engine(settings)
 
 
@@ -124,9 +137,32 @@ def check_work_folder(settings: Settings) -> Check:
         advice = "Give this user the right to write there, or change worker.work_dir."
         return _fail("work folder", f"{folder}: {error.strerror}", advice, EXIT_BAD_SETTINGS)
     found = f"{folder}, {free / 1e9:.1f} GB free"
+    if free < settings.worker.least_free_mb * 1_000_000:
+        advice = (
+            f"Free some space: below {settings.worker.least_free_mb} MB (worker.least_free_mb) "
+            "this worker takes no request."
+        )
+        return _fail("work folder", found, advice, EXIT_BAD_SETTINGS)
     if free < _FEW_BYTES:
         return _warn("work folder", found, "Free some space: a case needs up to 2 GB.")
     return _ok("work folder", found)
+
+
+def check_memory(memory: Callable[[], tuple[int, int]] | None = None) -> Check:
+    """Whether the computer has the memory that a case takes; `memory` gives total and free."""
+    total, free = (memory or _memory)()
+    found = f"{total / 1e9:.1f} GB, {free / 1e9:.1f} GB of it free"
+    if free < _LITTLE_MEMORY_BYTES:
+        advice = "Close other programs or add memory: a case of four series takes up to 4 GB."
+        return _warn("memory", found, advice)
+    return _ok("memory", found)
+
+
+def _memory() -> tuple[int, int]:
+    import psutil
+
+    found = psutil.virtual_memory()
+    return int(found.total), int(found.available)
 
 
 def check_outbox(settings: Settings) -> Check:
@@ -177,6 +213,57 @@ def check_site(settings: Settings) -> Check:
     return _ok("site", f"{settings.server.url}, {(time.monotonic() - started) * 1000:.0f} ms")
 
 
+def check_agreement(settings: Settings) -> Iterator[Check]:
+    """Whether site and worker are of versions, a lane and a time that go together."""
+    try:
+        facts = make_server(settings).facts()
+    except WorkerError as error:
+        advice = "Update the site, or look whether a proxy hides /api/mri/segmentation/health/."
+        yield _warn("versions", error.message, advice)
+        return
+    yield _check_versions(facts)
+    if facts.lane is not None and facts.lane != settings.worker.lane:
+        yield _warn(
+            "lane",
+            f"the token is for the {facts.lane} lane and the settings say {settings.worker.lane}",
+            f"The token decides: set worker.lane to {facts.lane}, or get a token for the "
+            f"{settings.worker.lane} lane.",
+        )
+    elif facts.lane is not None:
+        yield _ok("lane", facts.lane)
+    yield _check_clock(facts.clock_ahead_s)
+
+
+def _check_versions(facts: SiteFacts) -> Check:
+    least = facts.least_worker_version or ""
+    found = f"worker {__version__}, site {facts.version or 'of unknown version'}"
+    if _numbers(__version__) < _numbers(least):
+        advice = f"Update this worker: the site takes {least} or newer."
+        return _fail("versions", found, advice, WorkerTooOld.exit_code)
+    if _numbers(facts.version or "") < _numbers(LEAST_SITE_VERSION):
+        advice = f"Update the site: this worker needs {LEAST_SITE_VERSION} or newer."
+        return _fail("versions", found, advice, EXIT_SERVER_UNAVAILABLE)
+    return _ok("versions", found)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    match = re.match(r"\d{1,9}(\.\d{1,9})*", version)
+    return tuple(int(part) for part in match.group().split(".")) if match else ()
+
+
+def _check_clock(ahead_s: float | None) -> Check:
+    if ahead_s is None:
+        return _ok("clock", "the site does not say its time")
+    if abs(ahead_s) <= _CLOCK_OFF_S:
+        return _ok("clock", f"within {_CLOCK_OFF_S} s of the site's")
+    word = "ahead of" if ahead_s > 0 else "behind"
+    return _warn(
+        "clock",
+        f"{abs(ahead_s) / 60:.0f} min {word} the site's",
+        "Set this machine's date and time, best by a time server: certificates and logs need it.",
+    )
+
+
 def check_engine(settings: Settings) -> Iterator[Check]:
     """Whether the child starts, on which device, and whether each model may run."""
     runner = make_runner(settings)
@@ -191,7 +278,7 @@ def check_engine(settings: Settings) -> Iterator[Check]:
             return
         seconds = time.monotonic() - started
         yield _ok("inference process", f"{runner.device}, up in {seconds:.1f} s")
-        yield _check_device(settings, runner.device)
+        yield check_device(settings.inference.device, runner.device, runner.device_report)
         name = settings.default_model
         started = time.monotonic()
         broken = _try(lambda: runner.warm(name))
@@ -209,14 +296,71 @@ def check_engine(settings: Settings) -> Iterator[Check]:
         runner.close()
 
 
-def _check_device(settings: Settings, device: str) -> Check:
-    if device.startswith("cuda") or settings.inference.device == "cpu":
+def check_device(
+    wanted: str,
+    device: str,
+    report: Mapping[str, Any],
+    *,
+    has_card: Callable[[], bool] = lambda: _has_nvidia_card(),
+) -> Check:
+    """Whether a GPU is used, and where it isn't, whether torch, CUDA or the driver is the reason.
+
+    Parameters
+    ----------
+    wanted, device : str
+        What the settings say, and what the child chose.
+    report : mapping
+        See `adapters.engine_monai.device_report`.
+    has_card : callable
+        Whether the system knows an NVIDIA card.
+    """
+    if device.startswith("cuda"):
+        total = float(report.get("memory", {}).get("total", 0))
+        found = f"{device}, {total / 1e9:.1f} GB"
+        if 0 < total < _LITTLE_MEMORY_BYTES:
+            advice = "A larger network may not fit: choose a smaller model, or set DEVICE=cpu."
+            return _warn("device", found, advice)
+        return _ok("device", found)
+    if wanted == "cpu":
         return _ok("device", device)
+    built_for, driver = report.get("cuda"), report.get("driver_cuda")
+    if built_for is None and has_card():
+        return _warn(
+            "device",
+            f"{device}: torch {report.get('torch', '')} is built without CUDA, so the NVIDIA card "
+            "is not used",
+            "Install a CUDA build of torch (https://pytorch.org/get-started/locally/).",
+        )
+    if built_for is not None and driver is None and has_card():
+        advice = "Install NVIDIA's driver and restart the computer."
+        return _warn("device", f"{device}: there is an NVIDIA card without a driver", advice)
+    if built_for is not None and driver is not None:
+        return _mismatch(device, str(built_for), str(driver))
     return _warn(
         "device",
         f"{device}: no GPU is used, so a case takes minutes",
         "On a PC with an NVIDIA card install its driver and a CUDA build of torch.",
     )
+
+
+def _mismatch(device: str, built_for: str, driver: str) -> Check:
+    # Within a major version of CUDA older drivers run newer builds.
+    if _numbers(driver)[:1] < _numbers(built_for)[:1]:
+        return _warn(
+            "device",
+            f"{device}: the driver knows CUDA {driver} at most and torch is built for {built_for}",
+            f"Install a newer NVIDIA driver, or a torch built for CUDA {driver.split('.')[0]}.",
+        )
+    return _warn(
+        "device",
+        f"{device}: driver (CUDA {driver}) and torch (CUDA {built_for}) go together, but no card "
+        "is visible",
+        "Look at CUDA_VISIBLE_DEVICES, and whether nvidia-smi lists the card.",
+    )
+
+
+def _has_nvidia_card() -> bool:
+    return shutil.which("nvidia-smi") is not None or Path("/proc/driver/nvidia").exists()
 
 
 def _try(action: Callable[[], object]) -> WorkerError | None:

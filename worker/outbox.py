@@ -17,6 +17,7 @@ import json
 import shutil
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -137,6 +138,15 @@ class Outbox:
         if not self._refused.is_dir():
             return []
         return [Entry(folder=path) for path in sorted(self._refused.iterdir()) if path.is_dir()]
+
+    def finished_since(self) -> list[float]:
+        """Give since when each result or failure waits for its delivery, as wall clock seconds."""
+        since = []
+        for pattern in ("*/result.json", "*/failure.json"):
+            for path in self._jobs.glob(pattern):
+                with suppress(OSError):  # delivered meanwhile
+                    since.append(path.stat().st_mtime)
+        return since
 
     def begin(self) -> Entry:
         """Write down a new lease, before it is asked for."""

@@ -37,6 +37,7 @@ __all__ = [
     "InferenceSettings",
     "InputSettings",
     "LogSettings",
+    "MetricsSettings",
     "ModelSettings",
     "OrthancSettings",
     "SegmentSpec",
@@ -112,6 +113,14 @@ class LogSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MetricsSettings:
+    """Where Prometheus finds this worker; nowhere while `port` is None."""
+
+    port: int | None
+    address: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """Everything that can be configured."""
 
@@ -121,6 +130,7 @@ class Settings:
     models: Mapping[str, ModelSettings]
     default_model: str
     log: LogSettings
+    metrics: MetricsSettings
     inputs: InputSettings
     cache: CacheSettings
     orthanc: OrthancSettings
@@ -214,6 +224,7 @@ def _settings(root: Section, env: Environment, config_path: Path) -> Settings:
         models=MappingProxyType(_with_model_path(models, default_model, env)),
         default_model=default_model,
         log=_log(root.section("log"), worker, base),
+        metrics=_metrics(root.section("metrics")),
         inputs=(inputs := read_inputs(root.section("inputs"))),
         cache=read_cache(root.section("cache")),
         orthanc=read_orthanc(root.section("orthanc"), env, base, is_needed=inputs.is_direct),
@@ -337,6 +348,20 @@ def _log(section: Section, worker: WorkerSettings, base: Path) -> LogSettings:
     )
     section.end()
     return settings
+
+
+def _metrics(section: Section) -> MetricsSettings:
+    settings = MetricsSettings(
+        port=section.parsed("port", None, _as_port, "a port, 1 to 65535"),
+        address=section.text("address", "127.0.0.1"),
+    )
+    section.end()
+    return settings
+
+
+def _as_port(value: object) -> int | None:
+    is_port = isinstance(value, int) and not isinstance(value, bool) and 0 < value < 65536
+    return value if isinstance(value, int) and is_port else None
 
 
 def _with_model_path(

@@ -67,10 +67,19 @@ class CaseProcess:
         What to start, see `child_command`.
     start_timeout_s : float
         How long the child may take until it says that it is ready.
+    on_start : callable
+        Called at each start of a child.
     """
 
-    def __init__(self, command: Sequence[str], *, start_timeout_s: float = 180) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        start_timeout_s: float = 180,
+        on_start: Callable[[], None] = lambda: None,
+    ) -> None:
         self._command = list(command)
+        self._on_start = on_start
         self._start_timeout_s = start_timeout_s
         self._child: _Child | None = None
         self._lock = threading.Lock()
@@ -78,6 +87,7 @@ class CaseProcess:
         self._is_busy = False
         self._warm_model: str | None = None
         self.device = ""
+        self.device_report: dict[str, Any] = {}
         self.models: tuple[str, ...] = ()
 
     def start(self) -> None:
@@ -100,6 +110,7 @@ class CaseProcess:
         child = self._living()
         body = child.wait_ready(self._start_timeout_s, give_up)
         self.device = str(body.get("device", ""))
+        self.device_report = dict(body.get("report") or {})
         self.models = tuple(_model_name(item) for item in body.get("models", ()))
 
     def run(self, case: Case, *, on_progress: OnProgress) -> CaseResult:
@@ -188,6 +199,7 @@ class CaseProcess:
                 if self._child is not None:
                     self._child.close()
                 self._child = _Child(self._command)
+                self._on_start()
                 if self._warm_model is not None:
                     self._child.send({"type": "warm", "model": self._warm_model})
             return self._child

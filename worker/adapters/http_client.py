@@ -8,7 +8,9 @@ from __future__ import annotations
 import math
 import ssl
 import threading
+import time
 from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -64,6 +66,7 @@ class HttpClient:
 
     def __init__(self, settings: ServerSettings) -> None:
         self.settings = settings
+        self.clock_ahead_s: float | None = None
         self._local = threading.local()
 
     def call(
@@ -106,6 +109,7 @@ class HttpClient:
                 )
         except requests.RequestException as error:
             raise ServerUnavailable(network_sentence(self.settings.url, error)) from error
+        self.clock_ahead_s = _clock_ahead_s(response)
         if limit.is_over:
             # Cut by us; without a length an answer that was cut looks whole.
             response.close()
@@ -290,6 +294,15 @@ def retry_after_s(response: requests.Response, *, default: float | None = None) 
     except ValueError:
         return default
     return min(max(seconds, 0.0), 3600.0) if math.isfinite(seconds) else default
+
+
+def _clock_ahead_s(response: requests.Response) -> float | None:
+    """Give how far this machine's clock is ahead of the site's, for `doctor` alone."""
+    try:
+        theirs = parsedate_to_datetime(response.headers["Date"])
+    except (KeyError, ValueError):
+        return None
+    return time.time() - theirs.timestamp()
 
 
 def _reason(response: requests.Response) -> tuple[str, str]:

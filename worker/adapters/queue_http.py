@@ -56,6 +56,16 @@ class ClaimAnswer:
     retry_after_s: float = 0.0
 
 
+@dataclass(frozen=True, kw_only=True)
+class SiteFacts:
+    """What the site says of itself and of this worker's token; None where it does not say."""
+
+    version: str | None
+    least_worker_version: str | None
+    lane: str | None
+    clock_ahead_s: float | None
+
+
 class HttpQueue:
     """`ports.QueueServer` over HTTP."""
 
@@ -73,6 +83,16 @@ class HttpQueue:
                 f"{self._client.settings.url} answers, but not as the segmentation site "
                 f"({error.code}): check server.url (DJANGO_API_URL), and any proxy in between."
             ) from error
+
+    def facts(self) -> SiteFacts:
+        """Ask the site what it is."""
+        body = self._client.call_json("GET", "health/")
+        return SiteFacts(
+            version=body.get("version"),
+            least_worker_version=body.get("least_worker_version"),
+            lane=body.get("lane"),
+            clock_ahead_s=self._client.clock_ahead_s,
+        )
 
     def check_is_worker(self) -> None:
         """Make a call that is a worker's alone and changes nothing: a user's token is refused."""

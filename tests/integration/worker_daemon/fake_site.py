@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -48,6 +49,8 @@ class FakeSite:
         self.expires_in = 90.0
         self.deadline_in = 1800.0
         self.requeues_retryable = False
+        self.clock_off_s = 0.0
+        self.health: dict[str, object] = {"version": "0.1.0", "ok": True, "lane": "lab"}
         self.lock = threading.RLock()
         self.filed = threading.Condition(self.lock)
         self.url = ""
@@ -95,6 +98,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *args: object) -> None:
         pass
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        now = time.time() if timestamp is None else timestamp
+        return super().date_time_string(now + self.site.clock_off_s)
 
     def do_GET(self) -> None:
         self._serve()
@@ -157,6 +164,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _route(self, path: str, body: bytes) -> None:
         if path.startswith("pending-requests/?"):
             self._json(200, {"success": True, "count": 0, "requests": []})
+        elif path == "health/":
+            self._json(200, {"success": True, **self.site.health})
         elif path == "pending-requests/claim/":
             self._claim()
         elif match := re.fullmatch(r"requests/([^/]+)/instances/i(\d+)", path):
@@ -309,10 +318,13 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def running(site: FakeSite, port: int = 0) -> Iterator[FakeSite]:
+def running(site: FakeSite, port: int = 0, tls: ssl.SSLContext | None = None) -> Iterator[FakeSite]:
     handler = type("Handler", (_Handler,), {"site": site})
     server = _Server(("127.0.0.1", port), handler)
     site.url = f"http://127.0.0.1:{server.server_port}"
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+        site.url = f"https://localhost:{server.server_port}"
     thread = threading.Thread(
         target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
     )
