@@ -26,7 +26,7 @@ from django_queue_app.api.errors import (
     dump_json,
     error_response,
 )
-from django_queue_app.errors import ServiceError, Unauthenticated
+from django_queue_app.errors import ServiceError, StorageUnavailable, Unauthenticated
 
 logger = logging.getLogger(__name__)
 
@@ -127,7 +127,11 @@ def _on_bad_body(request: HttpRequest, _: Exception) -> HttpResponse:
 @api.exception_handler(OperationalError)
 @api.exception_handler(InterfaceError)
 def _on_database_away(request: HttpRequest, error: Exception) -> HttpResponse:
-    logger.warning("database_unavailable", extra={"reason": str(error)[:500]})
+    reason = str(error)[:500]
+    logger.warning("database_unavailable", extra={"reason": reason})
+    # Both databases say it in these words: "database or disk is full", "No space left on device".
+    if "full" in reason or "No space left" in reason:
+        return error_response(request, StorageUnavailable(retry_after_s=30))
     return error_response(request, DatabaseBusy(retry_after_s=2))
 
 
