@@ -2,16 +2,17 @@
 
     python -m benchmarks.many_sites [--sites 4] [--workers 64] [--jobs 400] [--storage disk|bucket]
 
-Each worker speaks to one of the processes by the real protocol: claim with a wait, heartbeat, download,
-upload, complete. Pages post at all of them in turn. With `--storage bucket` the processes share no
-folder: artifacts and images lie in a bucket of moto's S3 server. Ends with exit code 1 if a job was
-lost or had two results.
+Each worker speaks to one of the processes by the real protocol: claim with a wait, heartbeat,
+download, upload, complete. Pages post at all of them in turn. With `--storage bucket` artifacts and
+images lie in a bucket of moto's S3 server. Ends with exit code 1 if a job was lost or had two
+results.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import sys
 import tempfile
 import time
@@ -51,10 +52,15 @@ def run_load(
     database = place.database_cpu_s()
     sites = [one.cpu_s() for one in servers]
     began = time.time()
+    done_by_all = multiprocessing.get_context("fork").Value("i", 0)
+
+    def is_over() -> bool:
+        return done_by_all.value >= jobs or time.time() - began > LONGEST_RUN_S
+
     calls: list[tuple[Any, ...]] = [
-        (number, list(servers), told, jobs, began) for number in range(workers)
+        (number, list(servers), told, is_over, done_by_all) for number in range(workers)
     ]
-    calls += [(-1 - site, list(servers), told, jobs, began) for site in range(len(servers))]
+    calls += [(-1 - site, list(servers), told, jobs, None) for site in range(len(servers))]
     results = [one for share in side_by_side(_work_or_post, calls) for one in share]
     done = [one for one in results if isinstance(one, Job)]
     posted = dict(one for one in results if not isinstance(one, Job))
@@ -82,29 +88,16 @@ def _per_job(seconds: float, jobs: int) -> float:
 
 
 def _work_or_post(
-    number: int, servers: list[Server], told: Told, jobs: int, began: float
+    number: int, servers: list[Server], told: Told, what: Any, done_by_all: Any
 ) -> list[Any]:
     if number < 0:
-        return _post_share(-1 - number, servers, told, jobs)
-    caller = Caller(servers[number % len(servers)].port, told.user)
-    done: list[Job] = []
-    while time.time() - began < LONGEST_RUN_S:
-        done += work_until(number, servers, told, time.time() + WAIT_S, True, WAIT_S)
-        if _is_empty(caller, jobs):
-            break
-    return done
+        return _post_share(-1 - number, servers, told, what)
 
+    def count() -> None:
+        with done_by_all.get_lock():
+            done_by_all.value += 1
 
-def _is_empty(caller: Caller, jobs: int) -> bool:
-    """Whether all were posted and none is left."""
-    newest = caller.call("GET", "/requests/?limit=200").json()["requests"]
-    states = caller.call("GET", "/health/").json()["queue"]
-    return len(newest) >= min(jobs, 200) and not any(
-        count for lane in states.values() for state, count in lane.items() if state in ACTIVE
-    )
-
-
-ACTIVE = ("pending", "processing")
+    return work_until(number, servers, told, what, True, WAIT_S, count)
 
 
 def _post_share(site: int, servers: list[Server], told: Told, jobs: int) -> list[tuple[str, float]]:

@@ -59,19 +59,25 @@ def make_worker(number: int, servers: Sequence[Server], told: Told) -> LightWork
 
 
 def work_until(
-    number: int, servers: Sequence[Server], told: Told, end: float, is_whole: bool, wait_s: int
+    number: int,
+    servers: Sequence[Server],
+    told: Told,
+    is_over: Callable[[], bool],
+    is_whole: bool,
+    wait_s: int,
+    on_done: Callable[[], None] = lambda: None,
 ) -> list[Job]:
-    """Claim, deliver and complete until the end; `is_whole` adds heartbeat and download."""
+    """Claim, deliver and complete; `is_whole` adds heartbeat and download."""
     worker = make_worker(number, servers, told)
     jobs: list[Job] = []
-    while time.time() < end:
+    while not is_over():
         began = time.time()
         job = worker.claim(wait_s=wait_s)
         claimed = time.time()
         if job is None:
             if wait_s == 0:
                 break
-            continue
+            continue  # the wait is over, and another may begin
         if is_whole:
             worker.beat(job)
             worker.fetch(job)
@@ -86,13 +92,18 @@ def work_until(
                 outcome=outcome,
             )
         )
+        on_done()
     worker.caller.close()
     return jobs
 
 
 def post(caller: Caller, series_id: str) -> str:
-    """File a request as a page does; return its id."""
-    answer = caller.call("POST", f"/series/{series_id}/request-local/", {"force": True})
+    """File a request as a page does; return its id. A page told to slow down does so."""
+    while True:
+        answer = caller.call("POST", f"/series/{series_id}/request-local/", {"force": True})
+        if answer.status != 429:
+            break
+        time.sleep(1.0)
     if answer.status != 202:
         raise RuntimeError(f"{answer.status}: {answer.body[:300]!r}")
     return str(answer.json()["request_id"])

@@ -39,7 +39,11 @@ def throughput(
     used, database = sum(one.cpu_s() for one in servers), place.database_cpu_s()
     began = time.time()
     end = began + seconds
-    calls = [(number, servers, told, end, False, 0) for number in range(workers)]
+
+    def is_over() -> bool:
+        return time.time() >= end
+
+    calls = [(number, servers, told, is_over, False, 0) for number in range(workers)]
     jobs: list[Job] = [job for share in side_by_side(work_until, calls) for job in share]
     wall_s = time.time() - began
     count = max(1, len(jobs))

@@ -1,6 +1,6 @@
 """The queue under load, beside others, on SQLite and PostgreSQL in one run.
 
-    python -m benchmarks.queue_load [--quick] [--json FILE] [--only PART...] [--history N...] [--database KIND]
+    python -m benchmarks.queue_load [--quick] [--json FILE] [--only PART...] [--history N...]
 
 Prints a table for each part; of what is repeated the median, least and most in brackets.
 CPU is counted beside time, because time on a busy machine says little.

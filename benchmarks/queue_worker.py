@@ -84,7 +84,7 @@ class LightWorker:
         self.caller = Caller(port, secret)
         self._about = {"name": name, "version": "1.0", "device": "cpu", "models": ["demo"]}
         self._masks = masks
-        self._random = random.Random(name)
+        self._random = random.SystemRandom()  # a fork has its parent's other numbers
 
     def claim(self, *, wait_s: int = 0) -> dict[str, Any] | None:
         """Return a job, or None."""

@@ -30,7 +30,7 @@ def from_url(url: str) -> dict[str, Any]:
             f"SEGMENTATION_STORAGE: expected s3://bucket or s3://bucket/prefix, got {url!r}"
         )
     return {
-        "BACKEND": "storages.backends.s3.S3Storage",
+        "BACKEND": "django_queue_app.s3_storage.WholeFileS3Storage",
         "OPTIONS": {
             "bucket_name": parts.netloc,
             "location": parts.path.strip("/"),
@@ -43,7 +43,6 @@ def from_url(url: str) -> dict[str, Any]:
 
 def _client_options() -> dict[str, Any]:
     try:
-        from boto3.s3.transfer import TransferConfig
         from botocore.config import Config
     except ImportError as error:
         raise ImproperlyConfigured(
@@ -56,6 +55,4 @@ def _client_options() -> dict[str, Any]:
             retries={"total_max_attempts": TRIES, "mode": "standard"},
             max_pool_connections=32,
         ),
-        # Files are a few megabytes: a pool of threads for each would cost more than it brings.
-        "transfer_config": TransferConfig(use_threads=False),
     }
