@@ -194,7 +194,7 @@ def _write(
     with timings.stage("measure"):
         result = _result(found, uid)
     with timings.stage("preview"):
-        write_preview(
+        picture = write_preview(
             case.output_dir / PREVIEW,
             volume=found.loaded.volume,
             labels=found.labels,
@@ -221,7 +221,7 @@ def _write(
         device=engine.device,
     )
     write_report(case.output_dir / REPORT, report)
-    write_report_page(case.output_dir / REPORT_PAGE, report, preview=case.output_dir / PREVIEW)
+    write_report_page(case.output_dir / REPORT_PAGE, report, picture=picture)
     on_progress(WRITING, 1.0)
     return result
 

@@ -6,6 +6,7 @@ Nothing of the patient is written into it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +54,7 @@ def write_preview(
     measurements: Sequence[SegmentMeasurement],
     title: str,
     notices: Sequence[str] = (),
-) -> None:
+) -> bytes:
     """Draw image, mask and legend into a PNG file.
 
     Parameters
@@ -68,6 +69,11 @@ def write_preview(
         Model and version.
     notices : sequence of str
         Shown in full ("not for clinical use"), as what a person must know of the model.
+
+    Returns
+    -------
+    bytes
+        The same picture as PNG without the legend, for a page that has one of its own.
     """
     to_lps = LpsView(volume.geometry)
     image = to_lps.view(volume.array)
@@ -81,8 +87,11 @@ def write_preview(
     shown = _largest(scene.numbers, specs)
     at = _focus(shown, scene.spacing_mm)
     pictures = [_planes(scene, at), _montage(scene, to_lps, shown, at)]
-    pictures.append(_legend(specs, measurements, title, wrapped(notices)))
-    _stack(pictures).save(path)
+    legend = _legend(specs, measurements, title, wrapped(notices))
+    _stack([*pictures, legend]).save(path)
+    bare = BytesIO()
+    _stack(pictures).save(bare, format="PNG")
+    return bare.getvalue()
 
 
 def _segment_numbers(labels: Labels, specs: Sequence[SegmentSpec]) -> LabelArray:
@@ -206,7 +215,7 @@ def _legend(
     notices: Sequence[str],
 ) -> Image.Image:
     rows = max(1, min(len(specs), max(_LEGEND_ROWS, -(-len(specs) // 2))))
-    sheet = _row((rows + 2 + len(notices)) * _LINE_PX)
+    sheet = _row((rows + 2 + len(notices)) * _LINE_PX + _GAP_PX)
     draw = ImageDraw.Draw(sheet)
     headline = _headline(specs, measurements)
     draw.text((_GAP_PX, 0), headline, fill=TEXT, font=font_for(headline, 18))
@@ -216,7 +225,7 @@ def _legend(
     for index, (spec, item) in enumerate(zip(specs, measurements, strict=True)):
         left = _GAP_PX + (index // rows) * (sheet.width // 2)
         _draw_segment(draw, (left, (1 + index % rows) * _LINE_PX + 4), index + 1, spec, item)
-    top = (rows + 1) * _LINE_PX
+    top = (rows + 1) * _LINE_PX + _GAP_PX
     note = "Radiological convention: the patient's right is on the left of the picture."
     draw.text((_GAP_PX, top), note, fill=_DIM, font=font_for(note))
     draw.text((right, top), "Research use only", fill=_WARNING, font=font_for(""), anchor="ra")

@@ -22,7 +22,7 @@ _STYLE = """
 * { box-sizing: border-box; }
 html { background: #e9ebee; }
 body { width: 186mm; margin: 8mm auto; padding: 9mm; background: #fff; color: #16191d;
-  font: 9.2pt/1.38 "Noto Sans", "Noto Sans KR", "Noto Sans CJK KR", "Malgun Gothic",
+  font: 8.8pt/1.32 "Noto Sans", "Noto Sans KR", "Noto Sans CJK KR", "Malgun Gothic",
     "Apple SD Gothic Neo", "Helvetica Neue", Arial, sans-serif; }
 @media print {
   html { background: #fff; }
@@ -44,7 +44,7 @@ h2 { font-size: 9.4pt; margin: 4mm 0 1.2mm; padding-bottom: .6mm;
 .headline { display: flex; gap: 6mm; align-items: baseline; margin: 3.5mm 0 2.5mm; }
 .headline strong { font-size: 13pt; }
 .headline .volume { font-size: 13pt; font-variant-numeric: tabular-nums; }
-img { display: block; width: 100%; max-height: 118mm; object-fit: contain; background: #0c0e12; }
+img { display: block; width: 100%; max-height: 100mm; object-fit: contain; background: #0c0e12; }
 table { width: 100%; border-collapse: collapse; }
 th { text-align: left; font-weight: 600; color: #5a626d; font-size: 7.8pt; }
 th, td { padding: .7mm 2mm .7mm 0; vertical-align: top; border-bottom: .4pt solid #e3e6ea; }
@@ -65,18 +65,18 @@ figure { margin: 0; }
 """
 
 
-def write_report_page(path: Path, report: Report, *, preview: Path) -> None:
+def write_report_page(path: Path, report: Report, *, picture: bytes) -> None:
     """Write the page.
 
     Parameters
     ----------
     report : mapping
         What report.json holds (`worker.adapters.report.make_report`).
-    preview : Path
-        The PNG picture that stands in the page.
+    picture : bytes
+        A PNG that stands in the page.
     """
-    picture = base64.b64encode(preview.read_bytes()).decode("ascii")
-    path.write_text(page_of(report, picture), encoding="utf-8")
+    encoded = base64.b64encode(picture).decode("ascii")
+    path.write_text(page_of(report, encoded), encoding="utf-8")
 
 
 def page_of(report: Report, picture: str) -> str:
