@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from django.urls import path
+from django.views.i18n import set_language
 
 from django_queue_app.pages import sign_in, study, viewer
 
@@ -11,6 +12,7 @@ _SERIES = "viewer/series/<str:series_id>/"
 urlpatterns = [
     path("", study.study, name="segmentation-study"),
     path("login/", sign_in.SignIn.as_view(), name="segmentation-login"),
+    path("language/", set_language, name="set_language"),
     path("logout/", sign_in.SignOut.as_view(), name="segmentation-logout"),
     path(_SERIES, viewer.grid, name="segmentation-viewer-grid"),
     path(

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from datetime import date
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
-from django.utils.translation import gettext as _
+from django.utils import timezone
 from django.views.decorators.http import require_GET
 
+from django_queue_app import health
+from django_queue_app.conf import conf
+from django_queue_app.models import SegmentationRequest
 from django_queue_app.pacs import get_pacs
 from django_queue_app.pacs.port import PacsUnavailable, SeriesSummary
 from django_queue_app.pages.guard import sentence_of, signed_in
+from django_queue_app.pages.words import study_words
+
+# How many earlier analyses of a study are listed; the queue page has them all.
+EARLIER = 5
 
 
 @signed_in
@@ -24,15 +32,21 @@ def study(request: HttpRequest) -> HttpResponse:
         studies = group_by_study(get_pacs().list_series())
     except PacsUnavailable as error:
         problem = sentence_of(error)
+    _add_earlier(studies)
     return render(
         request,
         "django_queue_app/study.html",
-        {"studies": studies, "problem": problem, "words": _words()},
+        {
+            "studies": studies,
+            "problem": problem,
+            "models": models_on_offer(),
+            "words": study_words(),
+        },
     )
 
 
 def group_by_study(series: Sequence[SeriesSummary]) -> list[dict[str, Any]]:
-    """Group the MR series by study, each study's series by number."""
+    """Group the MR series by study, each study's series by number, the newest study first."""
     studies: dict[str, dict[str, Any]] = {}
     for item in sorted(series, key=lambda one: (one.study_id, one.series_number or 0)):
         if item.modality != "MR":
@@ -41,32 +55,35 @@ def group_by_study(series: Sequence[SeriesSummary]) -> list[dict[str, Any]]:
             item.study_id,
             {
                 "id": item.study_id,
-                "patient_name": str(item.patient_name or "").replace("^", " "),
+                "patient_name": str(item.patient_name or "").replace("^", " ").strip(),
                 "patient_dicom_id": item.patient_dicom_id,
-                "date": item.study_date,
+                "date": date_of(item.study_date),
                 "description": item.study_description,
                 "series": [],
             },
         )
         entry["series"].append(item)
-    return list(studies.values())
+    return sorted(studies.values(), key=lambda one: one["date"] or date.min, reverse=True)
 
 
-def _words() -> dict[str, str]:
-    return {
-        "sending": _("Sending the request…"),
-        "pending": _("Waiting for a worker"),
-        "place": _("Place %s in the queue"),
-        "processing": _("Being worked on"),
-        "downloading": _("The worker fetches the images"),
-        "loading": _("The images are being read"),
-        "inferring": _("The network is at work"),
-        "writing": _("The mask is being written"),
-        "uploading": _("The mask is on its way back"),
-        "completed": _("Done"),
-        "nothing_found": _("Done: the model found no lesion"),
-        "failed": _("It did not work"),
-        "cancelled": _("Cancelled"),
-        "unreachable": _("The server does not answer; trying again."),
-        "research": _("for research use only"),
-    }
+def date_of(text: str) -> date | None:
+    """Read a DICOM date (DA, YYYYMMDD); None where it is none."""
+    try:
+        return date(int(text[:4]), int(text[4:6]), int(text[6:8]))
+    except ValueError:
+        return None
+
+
+def models_on_offer() -> list[str]:
+    """List the models of the workers that are online in the lane that requests go to."""
+    online = health.workers_online(timezone.now())
+    lane = conf.default_lane
+    return sorted({name for one in online if one["lane"] == lane for name in one["models"]})
+
+
+def _add_earlier(studies: Iterable[dict[str, Any]]) -> None:
+    """Give each study its latest analyses."""
+    for entry in studies:
+        ids = [one.id for one in entry["series"]]
+        rows = SegmentationRequest.objects.filter(main_series_id__in=ids)
+        entry["earlier"] = list(rows.order_by("-created_at", "-id")[:EARLIER])
