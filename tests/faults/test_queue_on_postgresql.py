@@ -1,0 +1,30 @@
+"""The queue's own tests once more, on PostgreSQL: what holds on SQLite must hold there too."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.live_site import REPOSITORY
+
+# Those about the site's settings and pages have no database to differ by.
+FOLDER = "tests/integration/queue"
+ELSEWHERE = ("test_reference_site", "test_static_files", "test_commands_without_database")
+
+
+@pytest.mark.postgresql
+def test_the_services_keep_their_promises_on_postgresql(postgres_url: str) -> None:
+    ignored = [f"--ignore={FOLDER}/{name}.py" for name in ELSEWHERE]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:logging", FOLDER, *ignored],
+        env={**os.environ, "DATABASE_URL": postgres_url},
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stdout[-8000:]
