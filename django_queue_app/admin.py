@@ -208,6 +208,7 @@ class EventAdmin(ReadOnlyMixin, EventAdminBase):
     """History of all requests."""
 
     list_display = ("at", "request", "actor", "from_status", "to_status", "reason")
-    list_filter = ("to_status", "reason")
+    list_filter = ("to_status", "from_status", "reason", "request__lane", "at")
+    search_fields = ("request__id", "actor", "detail")
     date_hierarchy = "at"
     list_select_related = ("request",)

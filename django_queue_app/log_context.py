@@ -33,7 +33,11 @@ def bind(**facts: Any) -> None:
     """Add facts about what this call is about; outside of a call nothing is kept."""
     kept = _facts.get()
     if kept is not None:
-        kept.update({name: str(value) for name, value in facts.items() if value not in (None, "")})
+        kept.update({name: _plain(value) for name, value in facts.items() if value != ""})
+
+
+def _plain(value: Any) -> int | str:
+    return value if isinstance(value, int) else str(value)
 
 
 class ContextFilter(logging.Filter):

@@ -17,6 +17,8 @@ from django_queue_app.api.errors import TooMany, error_response
 from django_queue_app.api.headers import parse_uuid
 
 logger = logging.getLogger(__name__)
+# One line per call; a project that has the server's own access log leaves it off.
+call_log = logging.getLogger("django_queue_app.calls")
 
 GetResponse = Callable[[HttpRequest], HttpResponse]
 
@@ -92,7 +94,7 @@ class Observed:
         route = _route_of(request)
         metrics.CALLS.labels(_method_of(request), route, str(response.status_code)).inc()
         metrics.CALL_SECONDS.labels(route).observe(seconds)
-        logger.debug(
+        call_log.info(
             "http_call",
             extra={
                 "method": _method_of(request),

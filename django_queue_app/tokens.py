@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import logging
 import secrets
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
@@ -22,6 +23,8 @@ from django_queue_app.states import Lane
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import AbstractBaseUser
+
+logger = logging.getLogger(__name__)
 
 PREFIX = "mri_"
 # Writing the time of use at every call would double the writes of a poll.
@@ -83,6 +86,7 @@ def create(
             token.save(force_insert=True)
     except IntegrityError:
         raise NameTaken(f"A live token is already named {name!r}; revoke it first.") from None
+    logger.info("token_created", extra={"token": name, "kind": kind, "lane": lane})
     return token, secret
 
 
@@ -130,6 +134,7 @@ def revoke(token: ApiToken, *, now: datetime | None = None) -> bool:
     """Make a token useless from now on; tell whether it was live."""
     now = now or timezone.now()
     token.revoked_at = token.revoked_at or now
+    logger.info("token_revoked", extra={"token": token.name, "kind": token.kind})
     return ApiToken.objects.live().filter(pk=token.pk).update(revoked_at=now) == 1
 
 

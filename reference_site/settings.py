@@ -288,13 +288,17 @@ LOGGING: dict[str, Any] = {
     },
     "loggers": {
         "django_queue_app": {"level": _LOG_LEVEL},
+        "django_queue_app.calls": {"level": "WARNING"},
         "django.request": {"level": "ERROR"},
     },
     "root": {"handlers": ["console"], "level": "WARNING"},
 }
 if SEGMENTATION_LOG_FORMAT == "json":
-    # The server's own lines, too, or a reader of JSON stumbles over them.
     LOGGING["loggers"] |= {
-        name: {"handlers": ["console"], "level": "INFO", "propagate": False}
-        for name in ("uvicorn", "uvicorn.access", "uvicorn.error")
+        # The server's own lines, too, or a reader of JSON stumbles over them; but not its access
+        # log, which knows nothing of requests and workers.
+        "uvicorn": {"handlers": ["console"], "propagate": False},
+        "uvicorn.error": {"propagate": True},
+        "uvicorn.access": {"handlers": [], "propagate": False},
+        "django_queue_app.calls": {"level": _LOG_LEVEL},
     }

@@ -72,7 +72,7 @@ def find_request_held(key: UUID, token: ApiToken) -> SegmentationRequest:
         raise RequestFinished
     if request.lease_id is None or not own.filter(lease_id=request.lease_id).exists():
         raise LeaseNotCurrent
-    log_context.bind(attempt=request.attempt_count)
+    log_context.bind(attempt=request.attempt_count, worker=request.processed_by)
     return request
 
 
