@@ -1,7 +1,7 @@
 """What a compressed frame says of itself, before a decoder sets memory aside for it.
 
-A decoder believes the codestream, not the DICOM header: one of a few bytes can claim 65535 x 65535
-pixels. It also returns a picture, silently, for one that is cut short.
+The codestream, not the DICOM header, decides how much a decoder unpacks: a few bytes can claim
+65535 x 65535 pixels, and an RLE frame grows by 64 before anybody counts. Not every decoder minds.
 """
 
 from __future__ import annotations
