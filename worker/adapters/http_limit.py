@@ -15,6 +15,7 @@ from typing import Any
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.response import HTTPResponse
 
 _local = threading.local()
 
@@ -28,6 +29,7 @@ class TimeLimit:
         self._timer.name = "call-limit"
         self._lock = threading.Lock()
         self._connection: HTTPConnection | None = None
+        self._socket: socket.socket | None = None
         self._outer: TimeLimit | None = None
         self.is_over = False
 
@@ -46,30 +48,30 @@ class TimeLimit:
         self._timer.cancel()
         _local.limit = self._outer
         with self._lock:
-            self._connection = None
+            self._connection = self._socket = None
 
     def watch(self, connection: HTTPConnection) -> None:
         """Note over which connection the call goes; the limits around this one apply, too."""
         with self._lock:
             self._connection = connection
+            # A connection that ends with its answer forgets the socket while the answer is read.
+            self._socket = getattr(connection, "sock", None) or self._socket
             if self.is_over:
-                _shut(connection)
+                self._shut()
         if self._outer is not None:
             self._outer.watch(connection)
 
     def _end(self) -> None:
         with self._lock:
             self.is_over = True
-            if self._connection is not None:
-                _shut(self._connection)
+            self._shut()
 
-
-def _shut(connection: HTTPConnection) -> None:
-    sock = getattr(connection, "sock", None)
-    if isinstance(sock, socket.socket):
-        with contextlib.suppress(OSError):
-            # The plain socket's own call: that of TLS would pull the state from under the reader.
-            socket.socket.shutdown(sock, socket.SHUT_RDWR)
+    def _shut(self) -> None:
+        for sock in (self._socket, getattr(self._connection, "sock", None)):
+            if isinstance(sock, socket.socket):
+                with contextlib.suppress(OSError):
+                    # Not TLS's own call, which would pull the state from under the reader.
+                    socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
 def _watch(connection: HTTPConnection) -> None:
@@ -87,6 +89,10 @@ class _LimitedConnection(HTTPConnection):
         _watch(self)
         super().putrequest(*args, **options)
 
+    def getresponse(self) -> HTTPResponse:  # type: ignore[override]  # as urllib3 itself
+        _watch(self)
+        return super().getresponse()
+
 
 class _LimitedSecureConnection(HTTPSConnection):
     def connect(self) -> None:
@@ -96,6 +102,10 @@ class _LimitedSecureConnection(HTTPSConnection):
     def putrequest(self, *args: Any, **options: Any) -> None:
         _watch(self)
         super().putrequest(*args, **options)
+
+    def getresponse(self) -> HTTPResponse:  # type: ignore[override]  # as urllib3 itself
+        _watch(self)
+        return super().getresponse()
 
 
 class _Pool(HTTPConnectionPool):
