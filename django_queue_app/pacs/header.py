@@ -150,6 +150,8 @@ def _hints_of(dataset: Dataset) -> SequenceHints:
         echo_time_ms=number_of(dataset, "EchoTime"),
         repetition_time_ms=number_of(dataset, "RepetitionTime"),
         inversion_time_ms=number_of(dataset, "InversionTime"),
+        image_type=tuple(text_of(dataset, "ImageType").upper().split("\\")),
+        b_value=number_of(dataset, "DiffusionBValue"),
     )
 
 

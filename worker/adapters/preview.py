@@ -185,8 +185,9 @@ def _tile_places(shown: _Mask, plane: Plane) -> list[int]:
     if missing > 0:
         first = max(0, min(first - missing // 2, count - _TILES))
         last = min(count - 1, first + _TILES - 1)
-    places = np.rint(np.linspace(first, last, _TILES)).astype(int).tolist()
-    return list(dict.fromkeys(places))
+    # The middles of equal parts: the finding's very ends show next to nothing of it.
+    middles = first + (np.arange(_TILES) + 0.5) * (last - first + 1) / _TILES - 0.5
+    return list(dict.fromkeys(np.clip(np.rint(middles), 0, count - 1).astype(int).tolist()))
 
 
 def _crop(scene: Scene, plane: Plane, shown: _Mask) -> tuple[slice, slice]:

@@ -20,6 +20,7 @@ BACKGROUND = (12, 14, 18)
 TEXT = (225, 228, 232)
 _DIM = (150, 156, 164)
 _CROSS = (110, 170, 255)
+_CROSS_PX, _LETTER_PX = 18, 22
 _OPACITY = 0.38
 _SCALES_MM = (100, 50, 20, 10, 5)
 
@@ -209,13 +210,16 @@ def _draw_cross(
     down = (at[plane.down] + 0.5) / shape[plane.down]
     x = left + width * across
     y = top + height * (down if plane.down_sign > 0 else 1 - down)
-    reach = 0.07 * max(width, height)
-    color = (*_CROSS, 200)
+    # Clear of the letters, which stand at the edges of the square.
+    first_x, first_y = max(left, _LETTER_PX), max(top, _LETTER_PX)
+    last_x = left + width - 1 - max(0, _LETTER_PX - left)
+    last_y = top + height - 1 - max(0, _LETTER_PX - top)
+    color = (*_CROSS, 220)
     for start, end in (
-        ((left, y), (left + reach, y)),
-        ((left + width - reach, y), (left + width - 1, y)),
-        ((x, top), (x, top + reach)),
-        ((x, top + height - reach), (x, top + height - 1)),
+        ((first_x, y), (first_x + _CROSS_PX, y)),
+        ((last_x - _CROSS_PX, y), (last_x, y)),
+        ((x, first_y), (x, first_y + _CROSS_PX)),
+        ((x, last_y - _CROSS_PX), (x, last_y)),
     ):
         draw.line((start, end), fill=color, width=1)
 

@@ -134,6 +134,7 @@ def _input(loaded: LoadedInputs, index: int) -> dict[str, Any]:
         },
         "shape": list(opened.geometry.shape),
         "spacing_mm": list(opened.geometry.spacing_mm),
+        "is_resampled": not opened.geometry.is_same_grid(loaded.main.geometry),
         "registration": registration.to_json() if registration else None,
         "notes": list(opened.notes),
     }

@@ -17,6 +17,8 @@ Report = Mapping[str, Any]
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
+_LEAST_SHOWN_S = 0.05
+
 _STYLE = """
 @page { size: A4; margin: 11mm 12mm; }
 * { box-sizing: border-box; }
@@ -32,7 +34,7 @@ body { width: 186mm; margin: 8mm auto; padding: 9mm; background: #fff; color: #1
 header { display: flex; justify-content: space-between; align-items: flex-start;
   border-bottom: 1.6pt solid #16191d; padding-bottom: 2mm; }
 h1 { font-size: 15pt; margin: 0; letter-spacing: -.01em; }
-h2 { font-size: 9.4pt; margin: 4mm 0 1.2mm; padding-bottom: .6mm;
+h2 { font-size: 9.2pt; margin: 3.2mm 0 1mm; padding-bottom: .6mm;
   border-bottom: .5pt solid #c4c9d0; }
 .ko { color: #5a626d; font-weight: 400; font-size: .88em; margin-left: .5em; }
 .badge { border: 1pt solid #a4161a; color: #a4161a; padding: 1mm 2.4mm; font-weight: 700;
@@ -44,7 +46,7 @@ h2 { font-size: 9.4pt; margin: 4mm 0 1.2mm; padding-bottom: .6mm;
 .headline { display: flex; gap: 6mm; align-items: baseline; margin: 3.5mm 0 2.5mm; }
 .headline strong { font-size: 13pt; }
 .headline .volume { font-size: 13pt; font-variant-numeric: tabular-nums; }
-img { display: block; width: 100%; max-height: 100mm; object-fit: contain; background: #0c0e12; }
+img { display: block; width: 100%; max-height: 94mm; object-fit: contain; background: #0c0e12; }
 table { width: 100%; border-collapse: collapse; }
 th { text-align: left; font-weight: 600; color: #5a626d; font-size: 7.8pt; }
 th, td { padding: .7mm 2mm .7mm 0; vertical-align: top; border-bottom: .4pt solid #e3e6ea; }
@@ -94,7 +96,7 @@ def page_of(report: Report, picture: str) -> str:
         f'src="data:image/png;base64,{picture}"></figure>\n'
         + _segments(report)
         + _inputs(report)
-        + _warnings(report["result"]["warnings"])
+        + _warnings(report)
         + f'<div class="columns">{_model(model, report)}{_making(report)}</div>\n'
         + _footer(report)
         + "</body>\n</html>\n"
@@ -173,7 +175,7 @@ def _inputs(report: Report) -> str:
                 guess,
                 _numbers(item["shape"], "{:d}"),
                 _numbers(item["spacing_mm"], "{:.2f}"),
-                _registration(item["registration"]),
+                _alignment(item),
             )
         )
     heads = (
@@ -188,16 +190,20 @@ def _inputs(report: Report) -> str:
     return f"<section>{title}{_table(heads, rows)}</section>\n"
 
 
-def _registration(found: Mapping[str, Any] | None) -> str:
+def _alignment(item: Mapping[str, Any]) -> str:
+    found = item["registration"]
     if found is None:
-        return "as acquired"
+        return "resampled" if item["is_resampled"] else "as acquired"
     return (
         f"registered: {found['rotation_deg']:.1f}°, {found['shift_mm']:.1f} mm, fit "
         f"{found['fit_before']:.2f} → {found['fit_after']:.2f}, overlap {found['overlap']:.0%}"
     )
 
 
-def _warnings(warnings: Sequence[str]) -> str:
+def _warnings(report: Report) -> str:
+    # What stands elsewhere on the page isn't said twice.
+    use = f"Intended use of this model: {report['intended_use']}"
+    warnings = [item for item in report["result"]["warnings"] if item != use]
     if not warnings:
         return ""
     items = "".join(f"<li>{_text(item)}</li>" for item in warnings)
@@ -218,7 +224,11 @@ def _model(model: Mapping[str, str], report: Report) -> str:
 
 def _making(report: Report) -> str:
     result = report["result"]
-    timings = ", ".join(f"{name} {seconds:.1f}" for name, seconds in result["timings"].items())
+    timings = ", ".join(
+        f"{name} {seconds:.1f}"
+        for name, seconds in result["timings"].items()
+        if seconds >= _LEAST_SHOWN_S
+    )
     software = ", ".join(f"{name} {text}" for name, text in report["software"].items())
     pairs = (
         (_both("Total", "전체"), f"{result['elapsed_time_seconds']:.1f} s"),

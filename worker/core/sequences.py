@@ -95,6 +95,10 @@ def recognise(header: SequenceHeader) -> SequenceGuess:
         if word is None:
             return physics
         reasons = (*physics.reasons, f"described as {word}")
+        if word == "T1" and _is_contrast_given(header):
+            return SequenceGuess(
+                sequence="T1c", confidence=0.6, reasons=(*reasons, "contrast agent")
+            )
         return SequenceGuess(sequence=word, confidence=0.6, reasons=reasons)
     if word is None:
         return physics
@@ -178,12 +182,17 @@ def _is_t1_inversion(header: SequenceHeader) -> bool:
     return STIR_TI_MS < inversion < FLAIR_TI_MS
 
 
+def _is_contrast_given(header: SequenceHeader) -> bool:
+    agent = header.contrast_agent
+    return agent is not None and _NO_CONTRAST.fullmatch(agent.strip()) is None
+
+
 def _short(header: SequenceHeader, times: tuple[str, ...]) -> SequenceGuess:
     if header.inversion_time_ms:
         times = (*times, f"TI {header.inversion_time_ms:g} ms")
     if header.contrast_agent is None:
         reasons = (*times, "nothing said of contrast")
         return SequenceGuess(sequence="T1", confidence=0.75, reasons=reasons)
-    if _NO_CONTRAST.fullmatch(header.contrast_agent.strip()):
+    if not _is_contrast_given(header):
         return SequenceGuess(sequence="T1", confidence=0.85, reasons=(*times, "no contrast agent"))
     return SequenceGuess(sequence="T1c", confidence=0.9, reasons=(*times, "contrast agent"))
