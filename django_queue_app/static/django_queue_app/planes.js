@@ -4,9 +4,8 @@ import { findRegions, invert, transform } from "./label_map.js";
 
 // NiiVue draws outlines of volumes of this NIfTI intent (label) only.
 const INTENT_LABEL = 1002;
-// Of 255: what is inside an outline stays to be seen, faintly, so that a region of one voxel is not
-// lost and an outline is not taken for a ring.
-const INSIDE_OUTLINE = 20;
+// What is inside an outline stays to be seen, faintly, so that an outline is not taken for a ring.
+const INSIDE_OUTLINE = 0.08;
 const WINDOWS = {
   auto: (image) => [image.robust_min, image.robust_max],
   full: (image) => [image.global_min, image.global_max],
@@ -44,8 +43,6 @@ export class Planes {
       fontColor: [1, 0.85, 0.4, 1],
       multiplanarShowRender: SHOW_RENDER.NEVER,
       multiplanarPadPixels: 4,
-      heroImageFraction: 0.6,
-      heroSliceType: SLICE_TYPE.AXIAL,
       showAllOrientationMarkers: true,
       dragMode: DRAG_MODE.windowing,
       viewModeHotKey: "",
@@ -56,6 +53,11 @@ export class Planes {
       showLegend: false,
     });
     await nv.attachToCanvas(canvas);
+    nv.setCustomLayout([
+      { sliceType: SLICE_TYPE.AXIAL, position: [0, 0, 0.6, 1] },
+      { sliceType: SLICE_TYPE.CORONAL, position: [0.6, 0, 0.4, 0.5] },
+      { sliceType: SLICE_TYPE.SAGITTAL, position: [0.6, 0.5, 0.4, 0.5] },
+    ]);
     return new Planes(nv, listeners);
   }
 
@@ -66,6 +68,7 @@ export class Planes {
     this.segments = [];
     this.hidden = new Set();
     this.isMaskShown = true;
+    this.isOutline = false;
     this.opacity = 0.45;
     nv.onLocationChange = (place) => onMove(this.#describe(place));
     nv.onIntensityChange = () => onWindow();
@@ -85,6 +88,7 @@ export class Planes {
     if (mask) wanted.push({ url: mask.slice(0), name: "mask.nii.gz", opacity: this.opacity });
     await this.nv.loadVolumes(wanted);
     const [base, labels] = this.nv.volumes;
+    this.labels = labels ? labels.img.slice() : null;
     this.affine = base.hdr.affine;
     this.inverse = invert(this.affine);
     this.shape = base.hdr.dims.slice(1, 4);
@@ -132,7 +136,7 @@ export class Planes {
   }
 
   setOutline(isOutline) {
-    this.nv.opts.atlasOutline = isOutline ? 1 : 0;
+    this.isOutline = isOutline;
     this.#paint();
   }
 
@@ -153,12 +157,15 @@ export class Planes {
   #paint() {
     const mask = this.nv.volumes[1];
     if (!mask) return;
-    const isOutline = this.nv.opts.atlasOutline > 0;
-    mask.hdr.intent_code = isOutline ? INTENT_LABEL : 0;
-    mask.setColormapLabel(colours(this.segments, this.hidden, isOutline ? INSIDE_OUTLINE : 255));
+    // The outline of a segment is drawn whatever its colour's alpha is: hidden ones are taken out.
+    const values = new Set(this.segments.map((one) => this.hidden.has(one.number) && one.value));
+    mask.img = this.labels.map((label) => (values.has(label) ? 0 : label));
+    mask.hdr.intent_code = this.isOutline ? INTENT_LABEL : 0;
+    mask.setColormapLabel(colours(this.segments));
+    const shown = this.isMaskShown ? this.opacity : 0;
     // A thin line needs more of the colour than an area does.
-    const opacity = isOutline ? Math.sqrt(this.opacity) : this.opacity;
-    this.nv.setOpacity(1, this.isMaskShown ? opacity : 0);
+    this.nv.opts.atlasOutline = this.isOutline ? Math.sqrt(shown) : 0;
+    this.nv.setOpacity(1, this.isOutline ? Math.min(shown, INSIDE_OUTLINE) : shown);
     this.nv.updateGLVolume();
   }
 
@@ -172,11 +179,19 @@ export class Planes {
     );
   }
 
+  #labelAt(mm) {
+    const mask = this.nv.volumes[1];
+    if (!mask || !this.labels) return 0;
+    const [ni, nj, nk] = mask.hdr.dims.slice(1, 4);
+    const [i, j, k] = transform(invert(mask.hdr.affine), mm).map(Math.round);
+    const isInside = i >= 0 && j >= 0 && k >= 0 && i < ni && j < nj && k < nk;
+    return isInside ? this.labels[i + ni * (j + nj * k)] : 0;
+  }
+
   #describe(place) {
     const mm = [...place.mm].slice(0, 3);
     const value = place.values[0]?.value;
-    const label = Math.round(place.values[1]?.value ?? 0);
-    return { mm, slice: this.shape ? this.slice : 0, value, label };
+    return { mm, slice: this.shape ? this.slice : 0, value, label: this.#labelAt(mm) };
   }
 }
 
@@ -188,14 +203,12 @@ function regionsOf(mask, kindOf) {
   }));
 }
 
-function colours(segments, hidden, full) {
-  const entries = [{ value: 0, color: [0, 0, 0], label: "", alpha: 0 }];
-  for (const one of segments) entries.push({ ...one, alpha: hidden.has(one.number) ? 0 : full });
+function colours(segments) {
+  const entries = [{ value: 0, color: [0, 0, 0], label: "" }, ...segments];
   return {
     R: entries.map((one) => one.color[0]),
     G: entries.map((one) => one.color[1]),
     B: entries.map((one) => one.color[2]),
-    A: entries.map((one) => one.alpha),
     I: entries.map((one) => one.value),
     labels: entries.map((one) => one.label),
   };
