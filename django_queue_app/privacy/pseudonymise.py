@@ -38,7 +38,7 @@ from django_queue_app.privacy.encoding import (
 from django_queue_app.privacy.pseudonyms import Pseudonyms, shift_date
 
 # Part of every digest's name: raise it when the rules change what is served.
-RULES_VERSION = 2
+RULES_VERSION = 3
 
 CONTRAST_GIVEN, CONTRAST_NOT_GIVEN = "CONTRAST AGENT", "NONE"
 
@@ -196,12 +196,13 @@ class _Filter:
 
     def run(self, dataset: Dataset) -> dict[int, Element]:
         kept: dict[int, Element] = {}
-        for tag in dataset.keys():  # noqa: SIM118  (iterating a data set decodes its values)
-            treatment = ALLOWED.get(int(tag))
-            if treatment is not None:
-                element = self._treat(dataset, int(tag), treatment)
-                if element is not None:
-                    kept[int(tag)] = element
+        # By keys(): iterating over a data set decodes its values.
+        tags = [int(tag) for tag in dataset.keys() if int(tag) in ALLOWED]  # noqa: SIM118
+        # Sequences last: reading one decodes Pixel Representation beside it, which is kept raw.
+        for tag in sorted(tags, key=lambda tag: ALLOWED[tag] is Treatment.SEQUENCE):
+            element = self._treat(dataset, tag, ALLOWED[tag])
+            if element is not None:
+                kept[tag] = element
         return kept
 
     def _treat(self, dataset: Dataset, tag: int, treatment: Treatment) -> Element | None:

@@ -271,3 +271,12 @@ def test_a_contrast_agent_in_a_sequence_is_told_too_and_none_is_made_up() -> Non
     assert given.ContrastBolusAgent == "CONTRAST AGENT"
     assert "ContrastBolusAgentSequence" not in given
     assert "ContrastBolusAgent" not in serve(instance())
+
+
+def test_a_sequence_before_the_pixel_module_does_not_cost_its_signedness() -> None:
+    """Reading a sequence makes pydicom decode Pixel Representation of the data set around it."""
+    item = Dataset()
+    item.DimensionOrganizationUID = "1.2.3"
+    served = serve(instance(DimensionOrganizationSequence=[item]))
+    assert served.PixelRepresentation == 0
+    assert served.DimensionOrganizationSequence[0].DimensionOrganizationUID == KEY.uid("1.2.3")
