@@ -22,9 +22,10 @@ from worker.settings import LogSettings, MetricsSettings, Settings
 
 
 def scrape(port: int) -> dict[tuple[str, ...], float]:
+    """Give each number by its name and its labels' values, in the order of the labels' names."""
     text = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
     return {
-        (sample.name, *sample.labels.values()): sample.value
+        (sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value
         for family in text_string_to_metric_families(text)
         for sample in family.samples
     }
@@ -49,9 +50,9 @@ def test_prometheus_sees_claims_cases_stages_children_and_what_waits(
         wait_for(lambda: scrape(port)[("mri_worker_site_reachable",)] == 0)
     finally:
         worker.end(times=2)
-    assert seen[("mri_worker_attempts_total", "completed", "")] == 2
-    assert seen[("mri_worker_attempts_total", "failed", "missing_slices")] == 1
-    assert seen[("mri_worker_attempts_total", "failed", "engine_crashed")] == 1
+    assert seen[("mri_worker_attempts_total", "", "completed")] == 2
+    assert seen[("mri_worker_attempts_total", "missing_slices", "failed")] == 1
+    assert seen[("mri_worker_attempts_total", "engine_crashed", "failed")] == 1
     assert seen[("mri_worker_stage_seconds_count", "inferring")] == 2
     assert seen[("mri_worker_child_starts_total",)] == 2
     assert seen[("mri_worker_outbox_oldest_seconds",)] >= 0

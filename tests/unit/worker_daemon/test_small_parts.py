@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import logging
 import signal
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 from tenacity import Future, RetryCallState, Retrying
 
-from worker import durable
+from worker import durable, signals
 from worker.adapters.case_process import error_of
 from worker.adapters.exit_words import ending_in_words
 from worker.backoff import WaitForServer, full_jitter_s
@@ -83,6 +84,20 @@ def test_a_signal_asks_and_the_old_handlers_come_back() -> None:
     assert stop.is_over()
     assert seen == [1, 1]
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has the signal itself")
+def test_ctrl_break_of_windows_asks_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signal, "SIGBREAK", signal.SIGUSR1, raising=False)
+    reloaded = importlib.reload(signals)
+    try:
+        stop = reloaded.Stop(drain_s=1)
+        with reloaded.handled(stop):
+            signal.raise_signal(signal.SIGUSR1)
+        assert stop.is_asked()
+    finally:
+        monkeypatch.undo()
+        importlib.reload(signals)
 
 
 @pytest.mark.parametrize(
