@@ -11,8 +11,9 @@ Usage: start_worker.sh [COMMAND ...]          (Windows: start_worker_http.bat [C
   doctor, segment, models, once, ...
                    given to the worker's program as they are
 
-The first start creates .venv here and installs the versions pinned in constraints.txt; what pip
-says is kept in var/log/setup.log. Later starts need no network.
+The first start creates .venv here and installs the versions pinned in constraints.txt, checked
+against the hashes in requirements.lock; what pip says is kept in var/log/setup.log. Later starts
+need no network.
 
 Environment:
   TORCH_INDEX_URL  an additional package index for PyTorch, as pytorch.org names it for your CUDA
@@ -139,6 +140,20 @@ def wanted_requirements(requirements: Mapping[str, Sequence[str]], extras: set[s
     return list(dict.fromkeys(wanted for name in names for wanted in requirements[name]))
 
 
+def locked_requirements(lock: str, extras: set[str]) -> str:
+    """Return the part of requirements.lock that the extras need, as pip reads it.
+
+    Each block ends with a line such as `# for: site, worker`; "worker" is the base.
+    """
+    wanted = extras | ({"worker"} if extras - {"site"} else set())
+    kept = []
+    for block in re.findall(r"^[^\s#][\s\S]*?^ +# for: .*\n", lock, flags=re.MULTILINE):
+        needed_for = block.rsplit("# for: ", 1)[1].strip().split(", ")
+        if wanted & set(needed_for):
+            kept.append(block)
+    return "".join(kept)
+
+
 def torch_pin(constraints: str) -> str | None:
     """Return the constraint line that pins torch, without its marker, or None."""
     found = re.search(r"^torch==[^\s;]+", constraints, flags=re.MULTILINE)
@@ -192,7 +207,9 @@ REASONS = (
     ),
     (
         r"HASHES .*DO NOT MATCH|IncompleteRead|Connection broken|BadZipFile",
-        "A download arrived damaged. Start this again.",
+        "A download arrived damaged, or is not the file that was published. Start this again; if "
+        "it stays so, the package index (PIP_INDEX_URL) gives other files than requirements.lock "
+        "names, and nothing of it was installed.",
     ),
     (
         r"407 Proxy Authentication",
@@ -360,6 +377,7 @@ class SetUp:
         self._run = run
         self._free_bytes = free_bytes
         self._stream = stream
+        self._lock_path = root / "requirements.lock"
         self._stamp_path = self.venv / "segmentation-setup.json"
         # Lies beside .venv while pip works in it: what is found with it is half an environment.
         self._marker = root / "var" / "setup-in-progress"
@@ -417,6 +435,8 @@ class SetUp:
         digest = hashlib.sha256()
         for name in ("setup.py", "constraints.txt"):
             digest.update((self.root / name).read_bytes() + b"\0")
+        if self._lock_path.exists():
+            digest.update(self._lock_path.read_bytes() + b"\0")
         # What _write_command wrote names the folder.
         digest.update(str(self.root).encode() + b"\0" + self._venv_version().encode())
         return digest.hexdigest()
@@ -478,14 +498,16 @@ class SetUp:
         return result == 0
 
     def _install_packages(self, extras: set[str], log: IO[str], progress: Progress) -> None:
+        if self._lock_path.exists():
+            self._install_locked(extras, log, progress)
         constraints = self.root / "constraints.txt"
         wanted = wanted_requirements(read_requirements(self.root / "setup.py"), extras)
         pip = [str(self.python), "-m", "pip", "install", "--progress-bar", "off"]
         pip += ["-c", str(constraints)]
         torch = torch_pin(constraints.read_text(encoding="utf-8"))
         if torch and any(re.match(r"torch\b(?!-)", name) for name in wanted):
-            # Alone and first: any other order lets a package that asks for "torch" bring a newer
-            # one, gigabytes of it.
+            # Alone, and before a package that asks for "torch" can bring a newer one, gigabytes of
+            # it. What is installed from the lock was told not to bring anything.
             progress.step(f"Installing PyTorch ({torch}) ...")
             index = self._environ.get("TORCH_INDEX_URL", "")
             extra_index = ["--extra-index-url", index] if index else []
@@ -495,6 +517,19 @@ class SetUp:
                 f"Installing {len(wanted)} more packages ({', '.join(sorted(extras))}) ..."
             )
             self._do([*pip, *wanted], log, progress)
+
+    def _install_locked(self, extras: set[str], log: IO[str], progress: Progress) -> None:
+        """Install what the lock has hashes of; pip takes no file with another one.
+
+        What comes after it finds nearly all of its requirements installed. It brings torch, whose
+        build the machine decides, and what only another system needs.
+        """
+        text = locked_requirements(self._lock_path.read_text(encoding="utf-8"), extras)
+        path = self.root / "var" / "requirements.txt"
+        path.write_text(text, encoding="utf-8")
+        progress.step(f"Installing {text.count('# for: ')} packages by their hashes ...")
+        pip = [str(self.python), "-m", "pip", "install", "--progress-bar", "off"]
+        self._do([*pip, "--no-deps", "--require-hashes", "-r", str(path)], log, progress)
 
     def _do(self, command: Sequence[str], log: IO[str], progress: Progress) -> None:
         code, output = self._run(command, log, self._pip_environ(), progress.line)
