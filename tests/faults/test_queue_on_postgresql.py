@@ -19,7 +19,7 @@ ELSEWHERE = ("test_reference_site", "test_static_files", "test_commands_without_
 def test_the_services_keep_their_promises_on_postgresql(postgres_url: str) -> None:
     ignored = [f"--ignore={FOLDER}/{name}.py" for name in ELSEWHERE]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:logging", FOLDER, *ignored],
+        [sys.executable, "-m", "pytest", "-q", FOLDER, *ignored],
         env={**os.environ, "DATABASE_URL": postgres_url},
         cwd=REPOSITORY,
         capture_output=True,
