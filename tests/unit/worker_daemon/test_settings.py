@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from worker.core.errors import SettingsError
+from worker.core.postprocess import Postprocess
 from worker.settings import Settings, load_settings
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -214,3 +215,42 @@ def test_a_byte_order_mark_of_windows_is_read(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_bytes(b"\xef\xbb\xbf" + MODEL.encode())
     assert load_settings(path, {}).default_model == "m"
+
+
+def test_order_registration_and_postprocessing_are_settings_of_a_model(tmp_path: Path) -> None:
+    text = MODEL.replace(
+        "path: here",
+        "path: here, sequence_check: refuse, registration: rigid, postprocess: "
+        "{fill_holes: true, min_volume_ml: 0.1, keep_largest: all, connectivity: 6}",
+    )
+    model = load(tmp_path, text).models["m"]
+    assert (model.sequence_check, model.registration) == ("refuse", "rigid")
+    assert model.postprocess == Postprocess(
+        fill_holes=True, min_volume_ml=0.1, keep_largest="all", connectivity=6
+    )
+    plain = load(tmp_path, MODEL).models["m"]
+    assert (plain.sequence_check, plain.registration) == ("warn", "off")
+    assert plain.postprocess.is_off
+
+
+def test_off_may_be_written_without_quotes(tmp_path: Path) -> None:
+    text = MODEL.replace(
+        "path: here", "path: here, sequence_check: off, postprocess: {keep_largest: off}"
+    )
+    model = load(tmp_path, text).models["m"]
+    assert (model.sequence_check, model.postprocess.keep_largest) == ("off", "off")
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("registration: affine", "models.m.registration: expected one of off, rigid, always"),
+        ("sequence_check: true", "models.m.sequence_check: expected one of warn, refuse, off"),
+        ("postprocess: {min_volume_ml: -1}", "expected a number of millilitres > 0, got -1"),
+        ("postprocess: {connectivity: 18}", "models.m.postprocess.connectivity: expected 6 or 26"),
+        ("postprocess: {keep_bigest: all}", "unknown key"),
+    ],
+)
+def test_a_mistake_in_them_is_named(tmp_path: Path, written: str, expected: str) -> None:
+    (problem,) = problems(tmp_path, MODEL.replace("path: here", f"path: here, {written}"))
+    assert expected in problem
