@@ -176,6 +176,13 @@ def errors_translated() -> Iterator[None]:
         raise PacsUnavailable from error
 
 
+def mappings_of(answer: Any) -> list[dict[str, Any]]:
+    """Return an answer that should be a list of objects. Raises PacsBadAnswer if it is none."""
+    if not isinstance(answer, list) or not all(isinstance(one, dict) for one in answer):
+        raise PacsBadAnswer
+    return answer
+
+
 def error_of_status(status: int) -> PacsUnavailable:
     """Return what a refusal by the archive means, for calls that should have worked."""
     if status in {401, 403, 407}:

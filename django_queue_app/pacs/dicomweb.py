@@ -11,6 +11,7 @@ DICOM PS3.18 10.4 (retrieve), 10.5 (store), 10.6 (search)
 from __future__ import annotations
 
 import io
+import json
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,6 +30,7 @@ from django_queue_app.pacs.connection import (
     CHECK_TIMEOUT_S,
     Connection,
     errors_translated,
+    mappings_of,
     open_session,
 )
 from django_queue_app.pacs.dicomweb_store import holds_same, require_taken
@@ -61,6 +63,7 @@ DESCRIPTION_GOOD_FOR_S = 15.0
 # An id that nobody knows must not cost a search of the whole archive each time.
 SEARCH_AGAIN_AFTER_S = 10.0
 LOOK_INTO_S = 3.0
+# What one search asks for; a server may give fewer, and none is asked for all at once.
 _PAGE = 500
 _SERIES_FIELDS = [
     *("PatientID", "PatientName", "StudyDate", "StudyDescription", "SeriesDescription"),
@@ -167,8 +170,8 @@ class DicomWebPacs:
                 timeout=CHECK_TIMEOUT_S,
             )
             response.raise_for_status()
-            if response.status_code != 204 and not isinstance(response.json(), list):
-                raise PacsBadAnswer
+            if response.status_code != 204:
+                mappings_of(response.json())
 
     def _search(self, filters: Mapping[str, str] | None = None) -> list[tuple[InstanceHeader, int]]:
         """Return header and count of instances of each series, and keep them in the index."""
@@ -176,11 +179,7 @@ class DicomWebPacs:
         if not wanted and conf.pacs_list_days:
             first_day = datetime.now(UTC).date() - timedelta(days=conf.pacs_list_days)
             wanted["StudyDate"] = f"{first_day:%Y%m%d}-"
-        with errors_translated():
-            found = self._client.search_for_series(
-                fields=_SERIES_FIELDS, search_filters=wanted, limit=_PAGE, get_remaining=True
-            )
-        texts = [texts_of_json(one) for one in found]
+        texts = [texts_of_json(one) for one in self._search_pages(wanted)]
         headers = [header_of(dataset_of_texts(one)) for one in texts]
         usable = [
             (header, _count(one))
@@ -189,6 +188,25 @@ class DicomWebPacs:
         ]
         index.remember_series([header for header, _ in usable])
         return usable
+
+    def _search_pages(self, filters: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+        """Yield page after page; a server that knows no pages gives the same one again."""
+        seen: set[str] = set()
+        while True:
+            with errors_translated():
+                page = mappings_of(
+                    self._client.search_for_series(
+                        fields=_SERIES_FIELDS,
+                        search_filters=dict(filters),
+                        limit=_PAGE,
+                        offset=len(seen),
+                    )
+                )
+            fresh = {json.dumps(one): one for one in page}
+            yield from (one for key, one in fresh.items() if key not in seen)
+            if len(page) < _PAGE or fresh.keys() <= seen:
+                return
+            seen |= fresh.keys()
 
     def _look_into(self, series: Sequence[InstanceHeader]) -> None:
         """Read the header of one instance of each series that was not looked into before."""
@@ -210,7 +228,7 @@ class DicomWebPacs:
                 (found,) = self._client.search_for_instances(*place, limit=1)
                 sop_uid = str(texts_of_json(found)["SOPInstanceUID"])
                 metadata = self._client.retrieve_instance_metadata(*place, sop_uid)
-        except (PacsBadAnswer, ValueError, LookupError):
+        except (PacsBadAnswer, ValueError, LookupError, AttributeError):
             return  # deleted in between, or not told: listed by what the search said
         self._headers.keep(series.series_key, header_of(dataset_of_texts(texts_of_json(metadata))))
 
@@ -225,7 +243,9 @@ class DicomWebPacs:
         place = self._find_series(series_id)
         try:
             with errors_translated():
-                found = self._client.retrieve_series_metadata(place.study_uid, place.series_uid)
+                found = mappings_of(
+                    self._client.retrieve_series_metadata(place.study_uid, place.series_uid)
+                )
         except PacsBadAnswer as error:
             if _status_of(error) in {400, 404}:
                 raise SeriesNotFound from error

@@ -24,6 +24,7 @@ from django_queue_app.pacs.connection import (
     CHECK_TIMEOUT_S,
     Connection,
     errors_translated,
+    mappings_of,
     open_session,
 )
 from django_queue_app.pacs.header import InstanceHeader, header_of, read_header
@@ -128,7 +129,7 @@ class OrthancPacs:
         with errors_translated():
             response = self._session.post(f"{self._url}/tools/lookup", data=series_uid.encode())
             response.raise_for_status()
-            found = response.json()
+            found = mappings_of(response.json())
         return min((one["ID"] for one in found if one.get("Type") == "Series"), default=None)
 
     def check(self) -> None:
@@ -136,7 +137,7 @@ class OrthancPacs:
         with errors_translated():
             response = self._session.get(f"{self._url}/system", timeout=CHECK_TIMEOUT_S)
             response.raise_for_status()
-            if "ApiVersion" not in response.json():
+            if '"ApiVersion"' not in response.text:
                 raise PacsBadAnswer
 
     def _get(self, path: str, *, missing: type[ServiceError]) -> bytes:
@@ -161,7 +162,7 @@ class OrthancPacs:
         with errors_translated():
             response = self._session.post(f"{self._url}/tools/find", json=body)
             response.raise_for_status()
-            return list(response.json())
+            return mappings_of(response.json())
 
     def _look_into(self, found: Sequence[Mapping[str, Any]]) -> None:
         """Read the header of one instance of each series that was not looked into before."""
