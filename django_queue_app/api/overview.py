@@ -14,6 +14,7 @@ from django_queue_app.api.auth import FRONT_END, caller_of, optional_caller
 from django_queue_app.api.document import answers
 from django_queue_app.api.encode import json_answer
 from django_queue_app.api.errors import language_of
+from django_queue_app.api.settings import least_worker_version
 from django_queue_app.api.visibility import require_visible_mask
 from django_queue_app.pacs import get_pacs
 
@@ -77,6 +78,10 @@ def read_health(request: HttpRequest) -> HttpResponse:
     """Tell how the site is: everything to who is known, whether it is well to anybody."""
     storing.retry_in_background()
     report = health.look()
-    if optional_caller(request) is None:
+    caller = optional_caller(request)
+    if caller is None:
         return json_answer(report.to_minimal_json())
-    return json_answer(report.to_json(language_of(request)))
+    told = report.to_json(language_of(request)) | {"least_worker_version": least_worker_version()}
+    if caller.token is not None and caller.is_worker:
+        told["lane"] = caller.token.lane
+    return json_answer(told)

@@ -241,3 +241,11 @@ def test_from_a_click_to_a_mask(
     assert worker.error is None
     left = list((live_settings.worker.work_dir / "jobs").glob("*/job.json"))
     assert left == []
+
+
+def test_the_site_tells_its_version_the_tokens_lane_and_its_time(queue: HttpQueue) -> None:
+    facts = queue.facts()
+    assert (facts.lane, facts.least_worker_version) == ("lab", "")
+    assert facts.version
+    assert facts.clock_ahead_s is not None
+    assert abs(facts.clock_ahead_s) < 60
