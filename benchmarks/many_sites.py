@@ -106,6 +106,7 @@ def _post_share(site: int, servers: list[Server], told: Told, jobs: int) -> list
     for number in range(site, jobs, len(servers)):
         began = time.time()
         posted.append((post(caller, told.series[number % len(told.series)]), began))
+    caller.close()
     return posted
 
 
@@ -125,7 +126,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         told = place.set_up(workers=options.workers)
         with serving(place, processes=options.sites) as servers:
             across = post_to_claim(
-                told, servers[0], servers[1:] or servers, posts=options.posts, workers=4
+                told,
+                servers[0],
+                servers[1:] or servers,
+                posts=options.posts,
+                workers=min(4, options.workers),
             )
             load = run_load(place, told, servers, workers=options.workers, jobs=options.jobs)
     load = {"storage": options.storage, **load}

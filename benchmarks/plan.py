@@ -25,7 +25,6 @@ from benchmarks import queueing
 from benchmarks.queue_figures import Row, table
 from benchmarks.queueing import HOUR_S, Case
 
-SEEDS = tuple(range(1, 6))
 # Share of a day's requests in each hour, from midnight: a peak at eleven, a second one at three.
 DAY = (0, 0, 0, 0, 0, 0, 1, 4, 9, 12, 14, 15, 9, 10, 13, 14, 10, 6, 4, 2, 1, 1, 0, 0)
 
@@ -47,9 +46,12 @@ def make_draw(options: argparse.Namespace) -> tuple[Callable[[int], list[Case]],
         service_s = options.service_s
         service = queueing.lognormal(service_s, options.service_cv)
 
+    # Less than a day would leave its peak out.
+    count = max(options.requests, round(24 * options.arrivals_per_hour) if options.day else 0)
+
     def draw(seed: int) -> list[Case]:
         return queueing.draw_cases(
-            rate_per_s=rate, peak_per_s=peak, service=service, count=options.requests, seed=seed
+            rate_per_s=rate, peak_per_s=peak, service=service, count=count, seed=seed
         )
 
     return draw, peak, service_s
@@ -58,10 +60,11 @@ def make_draw(options: argparse.Namespace) -> tuple[Callable[[int], list[Case]],
 def answer(options: argparse.Namespace) -> Row:
     """Return how many workers it takes."""
     draw, peak, service_s = make_draw(options)
-    drawn = {seed: draw(seed) for seed in SEEDS}
+    seeds = range(1, options.seeds + 1)
+    drawn = {seed: draw(seed) for seed in seeds}
 
     def p95(workers: int) -> list[float]:
-        return queueing.p95_over_seeds(drawn.__getitem__, workers, SEEDS)
+        return queueing.p95_over_seeds(drawn.__getitem__, workers, seeds)
 
     mean_load = options.arrivals_per_hour / HOUR_S * service_s
     workers = queueing.fewest_workers(
@@ -94,8 +97,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--day", action="store_true")
     parser.add_argument("--requests", type=int, default=20_000, help="simulated for each seed")
     parser.add_argument("--check", action="store_true")
-    parser.add_argument("--jobs", type=int, default=120, help="of each seed of --check")
-    parser.add_argument("--seeds", type=int, default=2, help="of --check")
+    parser.add_argument("--jobs", type=int, default=100, help="of each seed of --check")
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(arguments)
     if options.check:

@@ -3,8 +3,8 @@
 The same requests, with the same moments and the same service times, go through both, so that what
 is compared is not chance: the spread between seeds is several times the difference that is looked
 for. A job keeps its worker for the time that was drawn, and for what the site's calls cost besides:
-the median of that is measured in the same run, between jobs that were waiting, and the simulation
-adds it to each job.
+the mean of that is measured in the same run, between jobs that were waiting, and the simulation
+adds it to each job. A wait begins when the POST is answered.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from benchmarks.queue_worker import Caller
 from benchmarks.queueing import Case
 
 WORKERS = 4
-SERVICE_S = 1.2
+SERVICE_S = 2.0
 BUSY = 0.85  # enough that requests wait for each other, not only for the site
 TOLERANCE = 0.15
 WAIT_S = 10
@@ -48,11 +48,11 @@ def check(*, jobs: int, seeds: int) -> tuple[list[Row], bool]:
             run_cases(servers[0], told, draw(10, seed=0))  # the first calls import and connect
             for seed in range(1, seeds + 1):
                 cases = draw(jobs, seed=seed)
-                waits, besides_s = run_cases(servers[0], told, cases)
+                waits, moments, besides_s = run_cases(servers[0], told, cases)
                 again = queueing.simulate(
                     [
-                        Case(arrival_s=one.arrival_s, service_s=one.service_s + besides_s)
-                        for one in cases
+                        Case(arrival_s=moment, service_s=one.service_s + besides_s)
+                        for moment, one in zip(moments, cases, strict=True)
                     ],
                     WORKERS,
                 )
@@ -98,14 +98,16 @@ class Run:
     done_at: float
 
 
-def run_cases(server: Server, told: Told, cases: Sequence[Case]) -> tuple[list[float], float]:
+def run_cases(
+    server: Server, told: Told, cases: Sequence[Case]
+) -> tuple[list[float], list[float], float]:
     """File the requests at their moments while the workers work.
 
     Returns
     -------
-    tuple of list and float
-        The wait of each request in the order of filing; the seconds that a job kept its worker
-        beside its own time.
+    tuple of list, list and float
+        The wait of each request in the order of filing; the moments at which they really were
+        filed; the seconds that a job kept its worker beside its own time.
     """
     start = time.time() + 1.0
     over = start + cases[-1].arrival_s + 60.0
@@ -120,12 +122,13 @@ def run_cases(server: Server, told: Told, cases: Sequence[Case]) -> tuple[list[f
     runs = [one for one in results if isinstance(one, Run)]
     posted = dict(one for one in results if not isinstance(one, Run))
     runs.sort(key=lambda run: posted[run.request_id])
-    waits = [run.claimed_at - posted[run.request_id] for run in runs]
-    return waits, _besides_s(runs, posted)
+    waits = [max(0.0, run.claimed_at - posted[run.request_id]) for run in runs]
+    moments = [moment - start for moment in sorted(posted.values())]
+    return waits, moments, _besides_s(runs, posted)
 
 
 def _besides_s(runs: Sequence[Run], posted: Mapping[str, float]) -> float:
-    """Return the median seconds from claim to claim beyond the job, where the next one waited."""
+    """Return the mean seconds from claim to claim beyond the job, where the next one waited."""
     besides = []
     for worker in range(WORKERS):
         own = sorted((run for run in runs if run.worker == worker), key=lambda run: run.claimed_at)
@@ -134,7 +137,7 @@ def _besides_s(runs: Sequence[Run], posted: Mapping[str, float]) -> float:
             for run, following in pairwise(own)
             if posted[following.request_id] < run.done_at
         ]
-    return statistics.median(besides) if besides else 0.0
+    return statistics.fmean(besides) if besides else 0.0
 
 
 def _take_part(
@@ -150,8 +153,8 @@ def _file(server: Server, told: Told, cases: list[Case], start: float) -> list[t
     posted = []
     for case in cases:
         time.sleep(max(0.0, start + case.arrival_s - time.time()))
-        began = time.time()
-        posted.append((post(caller, told.series[0]), began))
+        key = post(caller, told.series[0])
+        posted.append((key, time.time()))
     return posted
 
 

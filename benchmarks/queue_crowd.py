@@ -41,15 +41,21 @@ def side_by_side(target: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -
         child.start()
     for _, sender in pipes:
         sender.close()
-    results = [one for receiver, _ in pipes for one in receiver.recv()]
+    told = [receiver.recv() for receiver, _ in pipes]
     for child in children:
         child.join()
-    return results
+    for one in told:
+        if isinstance(one, Exception):
+            raise one
+    return [result for share in told for result in share]
 
 
 def _run_share(target: Callable[..., Any], share: Sequence[tuple[Any, ...]], sender: Any) -> None:
     with ThreadPoolExecutor(len(share)) as threads:
-        sender.send(list(threads.map(lambda arguments: target(*arguments), share)))
+        try:
+            sender.send(list(threads.map(lambda arguments: target(*arguments), share)))
+        except Exception as error:  # it belongs to who asked, in the other process
+            sender.send(error)
 
 
 def make_worker(number: int, servers: Sequence[Server], told: Told) -> LightWorker:

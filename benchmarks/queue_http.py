@@ -85,6 +85,8 @@ def call_costs(place: Place, told: Told, server: Server, *, count: int) -> list[
     measure("heartbeat", [lambda job=job: worker.beat(job) for job in jobs])
     measure("download of one instance", [lambda job=job: _fetch_one(worker, job) for job in jobs])
     measure("upload, complete", [lambda job=job: worker.deliver(job) for job in jobs])
+    worker.caller.close()
+    caller.close()
     return rows
 
 

@@ -31,6 +31,7 @@ from benchmarks.queue_places import DATABASES, Place, Told, open_place, serving
 
 PARTS = ("service", "http", "calls", "latency", "waiters", "history", "polling")
 EXISTING_POLL_S = 30.0
+WAITING = 4  # workers that wait while somebody posts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +98,7 @@ def run_http(place: Place, told: Told, plan: Plan, parts: Sequence[str]) -> dict
             measured["waiters"] = [row]
         if "latency" in parts:
             seconds = queue_http.post_to_claim(
-                told, servers[0], servers, posts=plan.posts, workers=4
+                told, servers[0], servers, posts=plan.posts, workers=WAITING
             )
             measured["latency"] = [queue_http.latency_row(place.kind, seconds)]
         if "calls" in parts:
@@ -136,7 +137,7 @@ def run(
         if {"http", "calls", "latency", "waiters"} & set(parts):
             with open_place(kind) as place:
                 tell(f"{kind}: through HTTP")
-                told = place.set_up(workers=max(plan.workers))
+                told = place.set_up(workers=max(WAITING, *plan.workers))
                 for part, rows in run_http(place, told, plan, parts).items():
                     measured[part] += rows
     if "polling" in parts:

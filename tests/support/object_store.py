@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import boto3
 import httpx
@@ -48,12 +49,14 @@ class ObjectStore:
 
     def make_bucket(self, name: str) -> str:
         """Make a bucket; return its address for `SEGMENTATION_STORAGE`."""
-        self._client().create_bucket(Bucket=name)
+        with closing(self._client()) as client:
+            client.create_bucket(Bucket=name)
         return f"s3://{name}"
 
     def names(self, bucket: str) -> list[str]:
         """List the files of a bucket."""
-        listed = self._client().list_objects_v2(Bucket=bucket)
+        with closing(self._client()) as client:
+            listed = client.list_objects_v2(Bucket=bucket)
         return [one["Key"] for one in listed.get("Contents", [])]
 
     def stop(self) -> None:
@@ -65,7 +68,7 @@ class ObjectStore:
             self.process.kill()
             self.process.wait()
 
-    def _client(self):  # type: ignore[no-untyped-def]
+    def _client(self) -> Any:
         return boto3.client(
             "s3",
             endpoint_url=self.url,
@@ -85,8 +88,3 @@ class ObjectStore:
                 return
         self.stop()
         raise RuntimeError("moto_server did not start")
-
-
-def set_environment(store: ObjectStore) -> None:
-    """Let this process's own boto find the server."""
-    os.environ.update(store.environment)

@@ -9,6 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from django.core.files.storage import storages
 
 from reference_site import object_storage
 from tests.support.object_store import ObjectStore
@@ -47,14 +48,16 @@ def disk(settings: Any, tmp_path: Path) -> Place:
 @pytest.fixture
 def bucket(
     object_store: ObjectStore, settings: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Place:
+) -> Iterator[Place]:
     settings.SEGMENTATION_DATA_DIR = tmp_path / "site"
     for name, value in object_store.environment.items():
         monkeypatch.setenv(name, value)
     bucket = f"bucket-{uuid4().hex[:12]}"
     entry = object_storage.from_url(f"{object_store.make_bucket(bucket)}/site-1")
     settings.STORAGES = {**settings.STORAGES, "segmentation": entry}
-    return Place("bucket", tmp_path / "site", object_store, bucket)
+    used: Any = storages["segmentation"]
+    yield Place("bucket", tmp_path / "site", object_store, bucket)
+    used.bucket.meta.client.close()
 
 
 @pytest.fixture(params=["disk", "bucket"])

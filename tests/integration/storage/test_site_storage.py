@@ -175,6 +175,8 @@ def test_a_bucket_that_is_missing_is_said(bucket: Place, settings: Any) -> None:
         site_storage.check()
     with pytest.raises(StorageUnavailable):
         artifact_files.keep_file("request/lease", "mask.dcm", ContentFile(b"one"))
+    used: Any = site_storage.site_storage()
+    used.bucket.meta.client.close()
 
 
 @pytest.mark.django_db
