@@ -20,11 +20,11 @@ _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _LEAST_SHOWN_S = 0.05
 
 _STYLE = """
-@page { size: A4; margin: 11mm 12mm; }
+@page { size: A4; margin: 9mm 12mm; }
 * { box-sizing: border-box; }
 html { background: #e9ebee; }
 body { width: 186mm; margin: 8mm auto; padding: 9mm; background: #fff; color: #16191d;
-  font: 8.8pt/1.32 "Noto Sans", "Noto Sans KR", "Noto Sans CJK KR", "Malgun Gothic",
+  font: 8.5pt/1.28 "Noto Sans", "Noto Sans KR", "Noto Sans CJK KR", "Malgun Gothic",
     "Apple SD Gothic Neo", "Helvetica Neue", Arial, sans-serif; }
 @media print {
   html { background: #fff; }
@@ -46,7 +46,7 @@ h2 { font-size: 9.2pt; margin: 3.2mm 0 1mm; padding-bottom: .6mm;
 .headline { display: flex; gap: 6mm; align-items: baseline; margin: 3.5mm 0 2.5mm; }
 .headline strong { font-size: 13pt; }
 .headline .volume { font-size: 13pt; font-variant-numeric: tabular-nums; }
-img { display: block; width: 100%; max-height: 94mm; object-fit: contain; background: #0c0e12; }
+img { display: block; width: 100%; max-height: 84mm; object-fit: contain; background: #0c0e12; }
 table { width: 100%; border-collapse: collapse; }
 th { text-align: left; font-weight: 600; color: #5a626d; font-size: 7.8pt; }
 th, td { padding: .7mm 2mm .7mm 0; vertical-align: top; border-bottom: .4pt solid #e3e6ea; }

@@ -8,6 +8,7 @@ import sys
 import time
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tenacity import Future, RetryCallState, Retrying
@@ -17,6 +18,7 @@ from worker.adapters.case_process import error_of
 from worker.adapters.exit_words import ending_in_words
 from worker.backoff import WaitForServer, full_jitter_s
 from worker.core import errors
+from worker.core.job import Case, Job
 from worker.daemon import TRANSITIONS, State
 from worker.lockfile import WorkFolderLock
 from worker.log import EventFormatter
@@ -203,3 +205,28 @@ def test_a_move_that_is_not_allowed_is_no_silence(
     monkeypatch.setattr(durable, "_PAUSES_S", (0.0, 0.0))
     with pytest.raises(PermissionError):
         durable.write_json(tmp_path / "job.json", {"id": "1"})
+
+
+def test_a_job_carries_the_order_of_its_series_to_the_child(tmp_path: Path) -> None:
+    body: dict[str, Any] = {
+        "request_id": "r",
+        "manifest": [],
+        "main_series_id": "s",
+        "model": "m",
+        "attempt": 1,
+        "lease": {"id": "l", "expires_in": 90, "deadline_in": 1800},
+    }
+    assert Job.from_json(body).order == "given"  # a site from before it
+    job = Job.from_json({**body, "order": "auto"})
+    assert Job.from_json(job.to_json()) == job
+    with pytest.raises(ValueError, match="expected given or auto"):
+        Job.from_json({**body, "order": "by name"})
+    case = Case(
+        request_id="r",
+        series=(),
+        main_series_id="s",
+        model="m",
+        output_dir=tmp_path,
+        order=job.order,
+    )
+    assert Case.from_json(case.to_json()).order == "auto"
