@@ -75,23 +75,23 @@ def test_a_session_and_a_stranger_have_limits_too(client: Client, site: Any, set
     assert page["Content-Type"].startswith("text/plain")
 
 
-@pytest.mark.parametrize("page", ["/login/", "/admin/login/"])
+@pytest.mark.parametrize("form", ["/login/", "/admin/login/"])
 def test_who_guesses_a_password_is_stopped_even_when_right(
-    client: Client, site: Any, settings: Any, page: str
+    client: Client, site: Any, settings: Any, form: str
 ) -> None:
     settings.SEGMENTATION_LIMIT_LOGIN_FAILURES = 3
     site.user.set_password("right one")
     site.user.is_staff = True
     site.user.save()
     for _ in range(3):
-        assert client.post(page, {"username": "doctor", "password": "x"}).status_code == 200
+        assert client.post(form, {"username": "doctor", "password": "x"}).status_code == 200
     right = {"username": "doctor", "password": "right one"}
-    answer = client.post(page, right)
+    answer = client.post(form, right)
     assert answer.status_code == 429
     assert int(answer["Retry-After"]) >= 1
     # Nobody else is locked out by it: another name here, and this name from elsewhere.
-    assert client.post(page, {"username": "nurse", "password": "x"}).status_code == 200
-    assert client.post(page, right, REMOTE_ADDR="10.0.0.9").status_code == 302
+    assert client.post(form, {"username": "nurse", "password": "x"}).status_code == 200
+    assert client.post(form, right, REMOTE_ADDR="10.0.0.9").status_code == 302
 
 
 def test_who_tries_many_names_is_stopped_as_well(client: Client, db: None, settings: Any) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ METRICS_TOKEN = "metrics-" + "m" * 40
 
 
 @pytest.fixture(scope="module")
-def server_log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LiveSite, str]]:
+def server_log(tmp_path_factory: pytest.TempPathFactory) -> tuple[LiveSite, str]:
     """A real server that writes JSON, after a whole case, wrong tokens and wrong passwords."""
     folder = tmp_path_factory.mktemp("json")
     live = start_live(
@@ -33,7 +32,7 @@ def server_log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LiveS
         (folder / "processes").write_text("\n".join(command_lines))
     finally:
         stop_live(live)
-    yield live, (folder / "server.log").read_text(encoding="utf-8")
+    return live, (folder / "server.log").read_text(encoding="utf-8")
 
 
 def _serve_one_case(live: LiveSite) -> None:

@@ -144,11 +144,14 @@ def test_a_site_may_narrow_what_a_user_sees(
     from django_queue_app import tokens
     from django_queue_app.api import visibility
     from django_queue_app.models import SegmentationRequest
+    from django_queue_app.pacs import get_pacs
 
     monkeypatch.setattr(visibility, "import_string", {RULE: own_requests}.__getitem__)
     settings.SEGMENTATION_VISIBLE_REQUESTS = RULE
     request_id = file(client, site)
-    SegmentationRequest.objects.update(seg_instance_id="seg")
+    # Of the archive's own, so that only the rule can say that it isn't there.
+    seg = get_pacs().describe_series(site.series_id).instances[0].id
+    SegmentationRequest.objects.update(seg_instance_id=seg)
     other = get_user_model().objects.create_user("other")
     _, secret = tokens.create(name="other", kind="user", user=other)
     headers = {"Authorization": f"Bearer {secret}"}
@@ -156,7 +159,7 @@ def test_a_site_may_narrow_what_a_user_sees(
         f"status/{request_id}/",
         f"requests/{request_id}/events/",
         f"requests/{request_id}/mask.dcm",
-        "instances/seg/frames/",
+        f"instances/{seg}/frames/",
     ]
     for path in reads:
         assert client.get(f"{API}/{path}", headers=headers).status_code == 404, path
@@ -166,3 +169,5 @@ def test_a_site_may_narrow_what_a_user_sees(
     for path in ("requests/", "pending-requests/"):
         assert client.get(f"{API}/{path}", headers=headers).json()["count"] == 0
     assert client.get(f"{API}/status/{request_id}/", headers=site.as_user()).status_code == 200
+    frames = client.get(f"{API}/instances/{seg}/frames/", headers=site.as_user())
+    assert frames.status_code == 422  # it is looked at, and is no mask
