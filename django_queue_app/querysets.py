@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NoReturn
+from uuid import UUID
 
 from django.db import connections, models
 from django.db.models import Q
@@ -42,6 +44,16 @@ class RequestQuerySet(models.QuerySet["SegmentationRequest"]):
     def best_first(self) -> RequestQuerySet:
         """Order in which requests are served."""
         return self.order_by("-priority", "created_at", "id")
+
+    def containing(self, text: str) -> RequestQuerySet:
+        """Those that a person means by a word: who asked, who worked, the model, why it failed."""
+        names = ("requested_by", "processed_by", "model", "failure_code", "failure_message")
+        wanted = Q(main_series_id__startswith=text)
+        for name in names:
+            wanted |= Q(**{f"{name}__icontains": text})
+        with suppress(ValueError):
+            wanted |= Q(pk=UUID(text))
+        return self.filter(wanted)
 
     def newest_first(self) -> RequestQuerySet:
         """Order in which people read them."""

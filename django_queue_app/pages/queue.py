@@ -1,0 +1,194 @@
+"""The queue page: what waits, what runs, who works, what failed and why, and how it went before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Any
+from urllib.parse import urlencode
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.utils import timezone
+from django.utils.http import url_has_allowed_host_and_scheme
+from django.utils.translation import get_language
+from django.utils.translation import gettext as _
+from django.views.decorators.http import require_GET, require_POST
+
+from django_queue_app import health, services
+from django_queue_app.api.auth import Caller
+from django_queue_app.api.headers import parse_uuid
+from django_queue_app.api.visibility import find_request, older_than, visible_requests
+from django_queue_app.errors import ServiceError
+from django_queue_app.models import (
+    PRIORITY_MAX,
+    PRIORITY_MIN,
+    Attempt,
+    SegmentationRequest,
+    Worker,
+)
+from django_queue_app.pages import history
+from django_queue_app.pages.guard import sentence_of, signed_in
+from django_queue_app.states import ACTIVE, Lane, Status
+
+ROWS = 50
+PRIORITY_STEP = 10
+# A worker that was not heard of for this long is no longer shown.
+FORGOTTEN_AFTER = timedelta(days=7)
+_CHART = {"width": 600.0, "height": 100.0}
+
+
+@signed_in
+@require_GET
+def queue(request: HttpRequest) -> HttpResponse:
+    """Show the queue; `?fragment=1` gives only the part that changes by itself."""
+    now = timezone.now()
+    context = {
+        **_requests(request, now),
+        **_health(now),
+        "workers": _workers(now),
+        **_charts(request, now),
+        "may_operate": _may_operate(request),
+        "statuses": Status.choices,
+        "lanes": Lane.choices,
+        "query": urlencode({k: v for k, v in request.GET.items() if k not in ("fragment",)}),
+    }
+    name = "queue_live" if request.GET.get("fragment") else "queue"
+    return render(request, f"django_queue_app/{name}.html", context)
+
+
+def _requests(request: HttpRequest, now: datetime) -> dict[str, Any]:
+    rows = visible_requests(Caller(user=request.user)).newest_first()  # type: ignore[arg-type]
+    status, lane = request.GET.get("status", ""), request.GET.get("lane", "")
+    text = request.GET.get("text", "").strip()
+    if status == "active":
+        rows = rows.filter(status__in=ACTIVE)
+    elif status in Status.values:
+        rows = rows.filter(status=status)
+    if lane in Lane.values:
+        rows = rows.filter(lane=lane)
+    if text:
+        rows = rows.containing(text)
+    last = parse_uuid(request.GET.get("before", ""))
+    found = SegmentationRequest.objects.filter(pk=last).first() if last else None
+    if found is not None:
+        rows = older_than(rows, found)
+    shown = list(rows[: ROWS + 1])
+    for row in shown:
+        _add_times(row, now)
+    return {
+        "rows": shown[:ROWS],
+        "older": shown[ROWS - 1].pk if len(shown) > ROWS else None,
+        "status": status,
+        "lane": lane,
+        "text": text,
+    }
+
+
+def _add_times(row: Any, now: datetime) -> None:
+    """Give a row the seconds that it waited and that it was worked on."""
+    row.waited = ((row.started_at or row.finished_at or now) - row.created_at).total_seconds()
+    row.worked = None
+    if row.started_at is not None:
+        row.worked = ((row.finished_at or now) - row.started_at).total_seconds()
+
+
+def _health(now: datetime) -> dict[str, Any]:
+    report = health.look(now)
+    language = get_language() or "en"
+    waiting = SegmentationRequest.objects.filter(status=Status.PENDING)
+    lanes = []
+    for lane, label in Lane.choices:
+        oldest = waiting.filter(lane=lane).order_by("created_at").first()
+        lanes.append(
+            {
+                "label": label,
+                "depth": report.queue[lane],
+                "oldest_s": (now - oldest.created_at).total_seconds() if oldest else None,
+                "online": sum(1 for one in report.workers if one["lane"] == lane),
+            }
+        )
+    problems = [one.ko if language == "ko" else one.en for one in report.problems]
+    return {"problems": problems, "lane_rows": lanes}
+
+
+def _workers(now: datetime) -> list[Any]:
+    rows = Worker.objects.filter(
+        last_seen_at__gte=now - FORGOTTEN_AFTER, token__revoked_at__isnull=True
+    ).order_by("-last_seen_at", "name")[:200]
+    workers: list[Any] = list(rows)
+    jobs = _jobs_of(workers)
+    for worker in workers:
+        worker.is_online = now - worker.last_seen_at <= health.ONLINE_FOR
+        worker.seen_s = max(0.0, (now - worker.last_seen_at).total_seconds())
+        worker.job = jobs.get(worker.pk)
+    return workers
+
+
+def _jobs_of(workers: Iterable[Worker]) -> dict[Any, SegmentationRequest]:
+    running = Attempt.objects.filter(
+        worker__in=[one.pk for one in workers],
+        outcome=Attempt.Outcome.RUNNING,
+        request__status=Status.PROCESSING,
+    ).select_related("request")
+    return {one.worker_id: one.request for one in running}
+
+
+def _charts(request: HttpRequest, now: datetime) -> dict[str, Any]:
+    span = history.SPANS.get(request.GET.get("span", ""), history.SPANS["day"])
+    rows = visible_requests(Caller(user=request.user))  # type: ignore[arg-type]
+    bars = history.bars_of(rows, span, now)
+    ended, most = history.columns_of(bars, ("completed", "failed"), **_CHART)
+    taken, longest = history.columns_of(bars, ("wait_s", "work_s"), **_CHART)
+    return {
+        "span": span.name,
+        "spans": [("day", _("24 hours")), ("week", _("7 days")), ("month", _("30 days"))],
+        "bars": bars,
+        "ended": ended,
+        "most": most,
+        "taken": taken,
+        "longest": longest,
+        "chart": _CHART,
+        "has_history": any(bar.completed or bar.failed for bar in bars),
+    }
+
+
+def _may_operate(request: HttpRequest) -> bool:
+    return bool(request.user.has_perm("django_queue_app.change_segmentationrequest"))
+
+
+@signed_in
+@require_POST
+def act(request: HttpRequest, request_id: str, verb: str) -> HttpResponse:
+    """Cancel, try again, or (who may operate the queue) serve earlier or later."""
+    actor = request.user.get_username()
+    try:
+        found = find_request(Caller(user=request.user), request_id)  # type: ignore[arg-type]
+        if verb == "cancel":
+            services.cancel(request_id=found.pk, actor=actor)
+            messages.success(request, _("The analysis was cancelled."))
+        elif verb == "retry":
+            services.retry(request_id=found.pk, actor=actor, user=request.user)  # type: ignore[arg-type]
+            messages.success(request, _("The same series were filed once more."))
+        else:
+            _shift(request, found, PRIORITY_STEP if verb == "earlier" else -PRIORITY_STEP)
+    except ServiceError as error:
+        messages.error(request, sentence_of(error))
+    return _back(request)
+
+
+def _shift(request: HttpRequest, found: SegmentationRequest, step: int) -> None:
+    if not _may_operate(request):
+        messages.error(request, _("Your account may not change the order of the queue."))
+        return
+    priority = max(PRIORITY_MIN, min(PRIORITY_MAX, found.priority + step))
+    actor = request.user.get_username()
+    services.set_priority(request_id=found.pk, priority=priority, actor=actor)
+    messages.success(request, _("The priority is %(priority)d now.") % {"priority": priority})
+
+
+def _back(request: HttpRequest) -> HttpResponse:
+    target = request.POST.get("next", "")
+    is_ours = url_has_allowed_host_and_scheme(target, allowed_hosts={request.get_host()})
+    return redirect(target if is_ours and target.startswith("/") else "segmentation-queue")
