@@ -77,6 +77,7 @@ def test_a_clock_stepped_by_an_hour_loses_and_doubles_nothing(site: FaultySite, 
     living, lost, other = site.worker("living"), site.worker("lost"), site.worker("other")
     running, abandoned = site.job(living), site.job(lost, "t2")
     waiting = site.file("flair")
+    files, result = living.segment(running)
     site.step_clock(3600 * hours)
     assert beat(living, running, stage="inferring", progress=0.5).status_code == (
         412 if hours > 0 else 200  # the hour ahead is beyond its deadline
@@ -88,7 +89,9 @@ def test_a_clock_stepped_by_an_hour_loses_and_doubles_nothing(site: FaultySite, 
     while (answer := other.claim()).status_code == 200:
         taken.append(answer.json())
     assert {job["request_id"] for job in taken} >= {waiting, abandoned["request_id"]}
-    assert living.serve(running).json()["outcome"] == "accepted"
+    for name, data in files.items():
+        living.upload(running, name, data).raise_for_status()
+    assert living.complete(running, files, result).json()["outcome"] == "accepted"
     for job in taken:
         if beat(other, job).status_code == 200:  # 410: the living worker was first
             assert other.serve(job).json()["outcome"] == "accepted"

@@ -20,7 +20,7 @@ def test_the_services_keep_their_promises_on_postgresql(postgres_url: str) -> No
     ignored = [f"--ignore={FOLDER}/{name}.py" for name in ELSEWHERE]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", FOLDER, *ignored],
-        env={**os.environ, "DATABASE_URL": postgres_url},
+        env={**os.environ, "DATABASE_URL": postgres_url, "QUEUE_STORIES": "8"},
         cwd=REPOSITORY,
         capture_output=True,
         text=True,

@@ -17,6 +17,7 @@ from tests.support.existing_worker import ExistingWorker
 from tests.support.http_worker import HttpWorker, lease_of
 
 LEASE_S = 90
+Made = tuple[dict[str, bytes], dict[str, Any]]
 
 
 def deliver(worker: HttpWorker, job: dict[str, Any]) -> str:
@@ -25,26 +26,33 @@ def deliver(worker: HttpWorker, job: dict[str, Any]) -> str:
     return str(answer.json()["outcome"])
 
 
-def ask(worker: HttpWorker, path: str) -> httpx.Response:
-    return worker.client.get(path)
+def hand_in(worker: HttpWorker, job: dict[str, Any], made: Made) -> str:
+    """Deliver what was made while the lease was alive."""
+    for name, data in made[0].items():
+        worker.upload(job, name, data).raise_for_status()
+    answer = worker.complete(job, *made)
+    assert answer.status_code == 200, answer.text
+    return str(answer.json()["outcome"])
 
 
 # --- late and double
 def test_a_late_result_that_nobody_else_took_is_accepted(site: FaultySite) -> None:
     worker = site.worker()
     job = site.job(worker)
+    made = worker.segment(job)
     site.step_clock(7200)
-    assert deliver(worker, job) == "accepted"
+    assert hand_in(worker, job, made) == "accepted"
     assert site.status(job["request_id"])["status"] == "completed"
 
 
 def test_a_late_result_is_accepted_and_the_live_holder_gets_410(site: FaultySite) -> None:
     late, living = site.worker("late"), site.worker("living")
     job = site.job(late)
+    made = late.segment(job)
     site.step_clock(LEASE_S + 1)
     successor = living.claim().json()
     assert successor["request_id"] == job["request_id"]
-    assert deliver(late, job) == "accepted"
+    assert hand_in(late, job, made) == "accepted"
     told = beat(living, successor)
     assert (told.status_code, told.json()["code"]) == (410, "finished")
     assert site.status(job["request_id"])["processed_by"] == "late"
@@ -53,6 +61,7 @@ def test_a_late_result_is_accepted_and_the_live_holder_gets_410(site: FaultySite
 def test_a_late_result_after_the_final_failure_is_accepted(site: FaultySite) -> None:
     worker = site.worker()
     jobs = [site.job(worker)]
+    made = worker.segment(jobs[0])
     for _ in range(2):
         site.step_clock(LEASE_S + 1)
         jobs.append(worker.claim().json())
@@ -60,7 +69,7 @@ def test_a_late_result_after_the_final_failure_is_accepted(site: FaultySite) -> 
     assert worker.claim().status_code == 204
     request_id = jobs[0]["request_id"]
     assert site.status(request_id)["status"] == "failed"
-    assert deliver(worker, jobs[0]) == "accepted"
+    assert hand_in(worker, jobs[0], made) == "accepted"
     ended = site.status(request_id)
     assert (ended["status"], ended["failure"]) == ("completed", None)
 
@@ -68,12 +77,13 @@ def test_a_late_result_after_the_final_failure_is_accepted(site: FaultySite) -> 
 def test_of_two_results_the_first_wins_and_never_changes(site: FaultySite) -> None:
     first, second = site.worker("first"), site.worker("second")
     job = site.job(first)
+    early = first.segment(job)
     site.step_clock(LEASE_S + 1)
     successor = second.claim().json()
     made = second.segment(successor)
     for name, data in made[0].items():
         second.upload(successor, name, data).raise_for_status()
-    assert deliver(first, job) == "accepted"
+    assert hand_in(first, job, early) == "accepted"
     before = site.status(job["request_id"])
     mask = site.client().get(f"/requests/{job['request_id']}/mask.dcm").content
     assert second.complete(successor, *made).json()["outcome"] == "superseded"
