@@ -83,8 +83,12 @@ def call_costs(place: Place, told: Told, server: Server, *, count: int) -> list[
     measure("POST", [lambda: post(caller, told.series[0])] * count)
     jobs = [job for job in measure("claim", [worker.claim] * count) if job]
     measure("heartbeat", [lambda job=job: worker.beat(job) for job in jobs])
-    measure("download of one instance", [lambda job=job: _fetch_one(worker, job) for job in jobs])
     measure("upload, complete", [lambda job=job: worker.deliver(job) for job in jobs])
+    post(caller, told.large)
+    large = worker.claim()
+    if large is not None:
+        measure("download of a slice", [lambda: _fetch_one(worker, large)] * count)
+        worker.give_up(large)
     worker.caller.close()
     caller.close()
     return rows

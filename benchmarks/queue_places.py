@@ -28,10 +28,14 @@ DATABASES = ("sqlite", "postgresql")
 
 @dataclass(frozen=True, kw_only=True)
 class Told:
-    """What the set-up made: secrets of tokens, series, and a mask for each series."""
+    """What the set-up made: secrets of tokens, series, and a mask for each series.
+
+    `large` is a series of slices as large as those of a brain's MRI, without a mask.
+    """
 
     user: str
     workers: tuple[str, ...]
+    large: str
     series: tuple[str, ...]
     masks: Mapping[str, bytes]
 
@@ -62,6 +66,7 @@ class Place:
         return Told(
             user=told["user"],
             workers=tuple(told["workers"]),
+            large=told["large"],
             series=tuple(told["masks"]),
             masks={key: base64.b64decode(mask) for key, mask in told["masks"].items()},
         )

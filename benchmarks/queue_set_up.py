@@ -18,6 +18,8 @@ import django
 import numpy as np
 
 TEMPLATE_UID = "2.25." + "1" * 38
+LARGE = 240
+UIDS = ("SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID")
 SEQUENCES = ("t1", "flair", "t2", "t1c")
 
 
@@ -38,6 +40,7 @@ def main() -> None:
     told: dict[str, Any] = {
         "user": tokens.create(name="page", kind="user", user=user)[1],
         "workers": [tokens.create(name=one, kind="worker", lane="lab")[1] for one in names],
+        "large": _large_series(),
         "masks": dict(_series_with_mask(sequence) for sequence in SEQUENCES),
     }
     print(json.dumps(told))
@@ -63,6 +66,24 @@ def _series_with_mask(sequence: str) -> tuple[str, str]:
     buffer = io.BytesIO()
     seg.save_as(buffer)
     return series_id, base64.b64encode(buffer.getvalue()).decode()
+
+
+def _large_series() -> str:
+    """Store slices as large as those of a brain's MRI; return their series' id."""
+    from django_queue_app.pacs import get_pacs
+    from tests.support.small_series import mr_instance
+
+    pixels = np.random.default_rng(1).integers(0, 4096, LARGE * LARGE, dtype="<u2").tobytes()
+    uids = {name: _new_uid() for name in UIDS}
+    values = {"Modality": "MR", "Rows": LARGE, "Columns": LARGE, "PixelData": pixels, **uids}
+    stored = [get_pacs().store_instance(mr_instance(index, **values)) for index in range(3)]
+    return str(stored[0].series_id)
+
+
+def _new_uid() -> str:
+    from pydicom.uid import generate_uid
+
+    return str(generate_uid())
 
 
 if __name__ == "__main__":
