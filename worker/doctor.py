@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from worker import __version__
 from worker.adapters.http_client import LOOPBACK
 from worker.adapters.queue_http import SiteFacts
-from worker.bootstrap import make_runner, make_server
+from worker.bootstrap import make_orthanc, make_runner, make_server
 from worker.catalogue import find_model
 from worker.core.errors import (
     EXIT_BAD_SETTINGS,
@@ -27,6 +27,7 @@ from worker.core.errors import (
     EXIT_ENGINE_BROKEN,
     EXIT_OK,
     EXIT_SERVER_UNAVAILABLE,
+    PacsCredentialsRefused,
     ServerUnavailable,
     SettingsError,
     WorkerError,
@@ -97,6 +98,8 @@ def run_checks(config: Path | None) -> Iterator[Check]:
     yield check_outbox(settings)
     yield check_transport(settings)
     yield check_memory()
+    if settings.inputs.is_direct:
+        yield check_pacs(settings)
     site = check_site(settings)
     yield site
     if site.verdict is Verdict.OK:
@@ -211,6 +214,25 @@ def check_site(settings: Settings) -> Check:
         advice = "Let the site's administrator make a worker token, and set WORKER_TOKEN."
         return _fail("site", error.message, advice, EXIT_CREDENTIALS_REFUSED)
     return _ok("site", f"{settings.server.url}, {(time.monotonic() - started) * 1000:.0f} ms")
+
+
+def check_pacs(settings: Settings) -> Check:
+    """Whether the PACS that images come from answers, knows this worker, and is well hidden."""
+    url = settings.orthanc.url or ""
+    try:
+        version = make_orthanc(settings).version()
+    except (PacsCredentialsRefused, SettingsError) as error:
+        advice = "Set ORTHANC_USER and ORTHANC_PASSWORD as the PACS's administrator gave them."
+        return _fail("pacs", error.message, advice, EXIT_CREDENTIALS_REFUSED)
+    except WorkerError as error:
+        advice = "Start the PACS, correct orthanc.url, or set inputs.from to site."
+        return _fail("pacs", error.message, advice, EXIT_SERVER_UNAVAILABLE)
+    found = f"Orthanc {version} at {url}: the images carry the patient's name"
+    parts = urlsplit(url)
+    if parts.scheme == "https" or parts.hostname in LOOPBACK:
+        return _ok("pacs", found)
+    advice = "Use an https:// address in orthanc.url: names and password can be read on the way."
+    return _warn("pacs", found, advice)
 
 
 def check_agreement(settings: Settings) -> Iterator[Check]:

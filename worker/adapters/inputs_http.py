@@ -86,6 +86,8 @@ class HttpInputs:
         cache = self._cache
         if cache is None:
             return wanted
+        # Here, too, since a worker that is never idle would keep what grew old.
+        cache.tidy()
         missing = {}
         for path, item in wanted.items():
             if cache.take(item.sha256, item.size_bytes, path):

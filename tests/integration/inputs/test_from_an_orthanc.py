@@ -21,12 +21,14 @@ from tests.support.small_series import SLICES, mr_series
 from worker.adapters.inputs_orthanc import OrthancInputs
 from worker.core.errors import (
     EXIT_CREDENTIALS_REFUSED,
+    EXIT_SERVER_UNAVAILABLE,
     Cancelled,
     InputUnavailable,
     PacsCredentialsRefused,
     PacsUnavailable,
 )
 from worker.core.job import InputInstance, InputSeries, Job, Lease
+from worker.doctor import Verdict, check_pacs
 from worker.settings import OrthancSettings, Settings, load_settings
 
 pytestmark = pytest.mark.orthanc
@@ -161,6 +163,18 @@ def test_the_version_is_told_and_another_server_is_no_orthanc(
     assert inputs_of(tmp_path, orthanc.url).version().startswith("1.")
     with pytest.raises(InputUnavailable):
         inputs_of(tmp_path, f"{orthanc.url}/app").version()
+
+
+def test_doctor_says_whether_the_pacs_can_be_used(orthanc: OrthancServer, tmp_path: Path) -> None:
+    good = check_pacs(settings_for(tmp_path, orthanc.url))
+    assert (good.verdict, good.exit_code) == (Verdict.OK, 0)
+    assert "the patient's name" in good.found
+    refused = check_pacs(settings_for(tmp_path, orthanc.url, ORTHANC_PASSWORD="wrong"))
+    assert (refused.verdict, refused.exit_code) == (Verdict.FAIL, EXIT_CREDENTIALS_REFUSED)
+    missing = check_pacs(settings_for(tmp_path, orthanc.url, ORTHANC_PASSWORD=""))
+    assert "ORTHANC_PASSWORD: expected the password of 'site'" in missing.found
+    away = check_pacs(settings_for(tmp_path, f"http://127.0.0.1:{free_port()}"))
+    assert (away.verdict, away.exit_code) == (Verdict.FAIL, EXIT_SERVER_UNAVAILABLE)
 
 
 class Relay:
