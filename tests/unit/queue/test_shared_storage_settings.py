@@ -10,7 +10,9 @@ from django_queue_app.checks import check_settings
 from reference_site import object_storage
 
 POSTGRESQL = {"default": {"ENGINE": "django.db.backends.postgresql", "OPTIONS": {}}}
-BUCKET = {"segmentation": {"BACKEND": "django_queue_app.s3_storage.WholeFileS3Storage", "OPTIONS": {}}}
+BUCKET = {
+    "segmentation": {"BACKEND": "django_queue_app.s3_storage.WholeFileS3Storage", "OPTIONS": {}}
+}
 KEY = "k" * 40
 
 
