@@ -126,6 +126,9 @@ class FaultySite:
         )
         return dict(json.loads(done.stdout)) if "--json" in arguments else {}
 
+    def _reads(self) -> bool:
+        return self.client().get("/requests/", params={"limit": 1}).status_code == 200
+
     @contextmanager
     def database_away(self) -> Iterator[None]:
         """Lock SQLite against every writer; stop PostgreSQL as a power cut would."""
@@ -135,6 +138,8 @@ class FaultySite:
                 yield
             finally:
                 self.cluster.start()
+            # The pool of connections notices by itself, some seconds later.
+            wait_until(self._reads, "the site to find its database again")
             return
         holder = sqlite3.connect(self.live.data_dir / "db.sqlite3", isolation_level=None)
         holder.execute("BEGIN IMMEDIATE")
