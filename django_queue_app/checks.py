@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning, register
+from django.core.exceptions import ImproperlyConfigured
 
 from django_queue_app import secret_file, site_storage
 from django_queue_app.conf import conf
 from django_queue_app.loopback import is_loopback
+from django_queue_app.pacs import EMBEDDED, get_pacs
+from django_queue_app.pacs.connection import Connection, configured
 
 
 def _public_hosts() -> list[str]:
@@ -20,7 +25,7 @@ def _public_hosts() -> list[str]:
 @register()
 def check_settings(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:  # noqa: ARG001
     """Report every problem with this app's settings."""
-    return [*_exposure(), *_times(), *_database(), *_shared_secrets()]
+    return [*_exposure(), *_times(), *_database(), *_shared_secrets(), *_archive()]
 
 
 def _exposure() -> Iterable[CheckMessage]:
@@ -102,3 +107,39 @@ def _shared_secrets() -> Iterable[CheckMessage]:
             hint="Give every process of the site the same values by its environment.",
             id="django_queue_app.E006",
         )
+
+
+def _archive() -> Iterable[CheckMessage]:
+    try:
+        get_pacs()
+        connection = configured() if conf.pacs != EMBEDDED else None
+    except ImproperlyConfigured as error:
+        yield Error(
+            str(error), hint="See docs/operating.md, the image archive.", id="django_queue_app.E010"
+        )
+        return
+    if connection is not None and _sends_in_the_clear(connection):
+        yield Warning(
+            "SEGMENTATION_PACS_URL is plain http to another machine: patients' images and the "
+            "archive's credentials can be read on the way.",
+            hint="Use https, or a tunnel.",
+            id="django_queue_app.W010",
+        )
+    if connection is not None and connection.ca and not Path(connection.ca).is_file():
+        yield Error(
+            "SEGMENTATION_PACS_CA names no file.",
+            hint="Give the path of the authority's certificate in PEM.",
+            id="django_queue_app.E011",
+        )
+    if conf.direct_fetch and conf.deidentify:
+        yield Warning(
+            "SEGMENTATION_DIRECT_FETCH is true: workers that read from the archive see who the "
+            "patients are.",
+            hint="Unset it unless the workers stand in the hospital.",
+            id="django_queue_app.W011",
+        )
+
+
+def _sends_in_the_clear(connection: Connection) -> bool:
+    parts = urlsplit(connection.url)
+    return parts.scheme == "http" and not is_loopback(parts.hostname or "")

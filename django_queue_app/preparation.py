@@ -41,42 +41,54 @@ _turns = threading.BoundedSemaphore(AT_ONCE)
 _lock = threading.Lock()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Run:
+    """Instances of one series being read, or read a while ago."""
+
+    ids: frozenset[str]
     started_at: float
     future: Future[Mapping[str, Listed]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listing:
+    """Size and digest of every instance of a series as it will be served, soon or already."""
+
+    known: Mapping[str, Listed]
+    run: _Run | None = None
+
+    def result(self, timeout_s: float | None = None) -> Mapping[str, Listed]:
+        """Return them by id. Raises TimeoutError, or what reading has raised."""
+        if self.run is None:
+            return self.known
+        return {**self.run.future.result(timeout_s), **self.known}
 
 
 _runs: Bounded[tuple[Any, ...], _Run] = Bounded(64)
 
 
-def list_series(series: SeriesDescription) -> Future[Mapping[str, Listed]]:
-    """Return size and digest of every instance as it will be served, by id, when they are known."""
+def list_series(series: SeriesDescription) -> Listing:
+    """Begin to read what is not known of a series yet."""
     known = served.known_digests(series.instances)
     missing = tuple(one for one in series.instances if one.id not in known)
-    if not missing:
-        done: Future[Mapping[str, Listed]] = Future()
-        done.set_result(known)
-        return done
-    return _join(series, missing)
+    return Listing(known=known, run=_join(series, missing) if missing else None)
 
 
-def _join(
-    series: SeriesDescription, missing: Sequence[InstanceSummary]
-) -> Future[Mapping[str, Listed]]:
-    """Return the run that reads the same series already, or start one."""
+def _join(series: SeriesDescription, missing: Sequence[InstanceSummary]) -> _Run:
+    """Return the run that reads all of these already, or start one."""
     key = _key_of(series)
+    ids = frozenset(one.id for one in missing)
     with _lock:
         run = _runs.get(key)
-        if run is not None and _is_good(run):
-            return run.future
-        run = _Run(time.monotonic(), Future())
+        if run is not None and ids <= run.ids and _is_good(run):
+            return run
+        run = _Run(ids=ids, started_at=time.monotonic(), future=Future())
         _runs.keep(key, run)
     part = replace(series, instances=tuple(missing))
     threading.Thread(
         target=_read_in_thread, args=(part, run.future), name="prepare", daemon=True
     ).start()
-    return run.future
+    return run
 
 
 def _key_of(series: SeriesDescription) -> tuple[Any, ...]:
@@ -110,7 +122,7 @@ def _read_in_thread(series: SeriesDescription, future: Future[Mapping[str, Liste
 def _read(series: SeriesDescription) -> Mapping[str, Listed]:
     """Read, pseudonymise and keep; digests are written in lots, so that a break loses little."""
     versions = {one.id: served.content_of(one) for one in series.instances}
-    listed = dict(served.known_digests(series.instances))
+    listed: dict[str, Listed] = {}
     lot: list[served.Digested] = []
     for instance_id, original in get_pacs().read_series(series):
         instance = served.serve(original)

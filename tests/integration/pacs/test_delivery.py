@@ -86,6 +86,11 @@ def nifti() -> bytes:
 
 @pytest.fixture
 def held(tmp_path: Path) -> Held:
+    return hold(tmp_path)
+
+
+def hold(tmp_path: Path) -> Held:
+    """Store a series, file a request for it and claim it."""
     files = write_series(
         tmp_path / "main",
         Phantom(grid=OBLIQUE, order="shuffled"),
@@ -100,7 +105,7 @@ def held(tmp_path: Path) -> Held:
     worker = services.WorkerInfo(name="lab-1", version="1", device="cpu", models=())
     request = services.claim(token=token, lease_id=lease_id, worker=worker)
     assert request is not None
-    listed = served.manifest(request)[0]["instances"]
+    listed = served.manifest(request, wait_s=60)[0]["instances"]
     inputs = [served.read_served(one["id"]).data for one in listed]
     for one, data in zip(listed, inputs, strict=True):
         assert (one["bytes"], one["sha256"]) == (len(data), hashlib.sha256(data).hexdigest())

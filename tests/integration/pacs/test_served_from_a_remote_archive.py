@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+import threading
+import time
 import uuid
 from dataclasses import dataclass
 from datetime import timedelta
@@ -17,7 +19,7 @@ from django.test import Client
 from django_queue_app import input_cache, preparation, served, services, tokens
 from django_queue_app.models import SegmentationRequest, ServedDigest
 from django_queue_app.pacs import get_pacs
-from django_queue_app.pacs.port import PacsUnavailable
+from django_queue_app.pacs.port import PacsUnavailable, SeriesDescription
 from tests.support import small_series
 from tests.support.orthanc_server import OrthancServer
 from tests.support.seg_files import encode, read
@@ -56,6 +58,7 @@ class Case:
         )
 
     def granted(self) -> list[dict[str, Any]]:
+        served.manifest(self.request, wait_s=60)  # a slow machine's claim would be put off
         answer = self.claim()
         assert answer.status_code == 200, answer.content
         (series,) = answer.json()["manifest"]
@@ -73,7 +76,14 @@ class Case:
 
 
 @pytest.fixture(params=["orthanc", "dicomweb"])
-def case(request: pytest.FixtureRequest, orthanc: OrthancServer, settings: Any) -> Case:
+def case(
+    request: pytest.FixtureRequest,
+    orthanc: OrthancServer,
+    settings: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Case:
+    # Filing would begin to read in a thread, at a moment that no test knows.
+    monkeypatch.setattr(preparation, "MOST_WAITING", 0)
     for name, value in orthanc.settings(request.param).items():
         setattr(settings, name, value)
     preparation.forget()
@@ -162,21 +172,52 @@ def test_an_archive_that_is_away_leaves_the_request_unharmed(case: Case, setting
 def test_a_series_that_takes_long_is_read_on_and_claimed_later(
     case: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    preparation.forget()
-    ServedDigest.objects.all().delete()
+    may_go_on = threading.Event()
+    read_series = get_pacs().read_series
+
+    def slowly(series: SeriesDescription) -> Any:
+        assert may_go_on.wait(60)
+        return read_series(series)
+
+    monkeypatch.setattr(get_pacs(), "read_series", slowly)
     with pytest.raises(served.InputsNotReady):
         served.manifest(case.request, wait_s=0)
+    may_go_on.set()
     assert len(served.manifest(case.request, wait_s=60)[0]["instances"]) == small_series.SLICES
+
+
+def test_filing_begins_to_read(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preparation, "MOST_WAITING", 8)
+    services.file_request(
+        main_series_id=case.series_id,
+        series_ids=[case.series_id],
+        lane="lab",
+        requested_by="doctor",
+        is_forced=True,
+    )
+    end = time.monotonic() + 60
+    while ServedDigest.objects.count() < small_series.SLICES:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_a_series_that_grew_is_listed_whole(case: Case) -> None:
+    served.manifest(case.request, wait_s=60)
+    dataset = read(case.files[-1])
+    more = small_series.mr_instance(
+        small_series.SLICES,
+        StudyInstanceUID=dataset.StudyInstanceUID,
+        SeriesInstanceUID=dataset.SeriesInstanceUID,
+        FrameOfReferenceUID=dataset.FrameOfReferenceUID,
+    )
+    get_pacs().store_instance(more)
+    (series,) = served.manifest(case.request, wait_s=60)
+    assert len(series["instances"]) == small_series.SLICES + 1
 
 
 def test_a_break_while_reading_is_an_error_now_and_a_new_try_later(
     case: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # What was begun when the request was filed ends first.
-    served.manifest(case.request, wait_s=60)
-    preparation.forget()
-    ServedDigest.objects.all().delete()
-
     def breaks(series: Any) -> Any:
         raise PacsUnavailable
 
