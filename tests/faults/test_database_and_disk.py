@@ -139,6 +139,7 @@ def full_disk(folder: Path) -> Iterator[None]:
     ballast.unlink()
 
 
+@pytest.mark.mount
 def test_a_full_disk_is_said_plainly_tears_nothing_and_is_over_when_there_is_room(
     small_site: FaultySite,
 ) -> None:
