@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     )
 
 
+# Fewer digits of an id are likelier to be meant as a word.
+SHORTEST_ID = 4
+
+
 class RequestQuerySet(models.QuerySet["SegmentationRequest"]):
     """Verbs of the queue."""
 
@@ -51,8 +55,12 @@ class RequestQuerySet(models.QuerySet["SegmentationRequest"]):
         wanted = Q(main_series_id__startswith=text)
         for name in names:
             wanted |= Q(**{f"{name}__icontains": text})
+        digits = text.replace("-", "").lower()
         with suppress(ValueError):
-            wanted |= Q(pk=UUID(text))
+            # The beginning of an id, as lists show it; a range, for no database has a UUID's text.
+            if len(digits) >= SHORTEST_ID:
+                first, last = UUID(digits.ljust(32, "0")), UUID(digits.ljust(32, "f"))
+                wanted |= Q(pk__gte=first, pk__lte=last)
         return self.filter(wanted)
 
     def newest_first(self) -> RequestQuerySet:

@@ -20,22 +20,29 @@ from django_queue_app import health, services
 from django_queue_app.api.auth import Caller
 from django_queue_app.api.headers import parse_uuid
 from django_queue_app.api.visibility import find_request, older_than, visible_requests
+from django_queue_app.conf import conf
 from django_queue_app.errors import ServiceError
 from django_queue_app.models import (
     PRIORITY_MAX,
     PRIORITY_MIN,
     Attempt,
     SegmentationRequest,
+    Series,
     Worker,
 )
-from django_queue_app.pages import history
+from django_queue_app.pacs import get_pacs
+from django_queue_app.pages import failures, history
 from django_queue_app.pages.guard import sentence_of, signed_in
+from django_queue_app.querysets import RequestQuerySet
 from django_queue_app.states import ACTIVE, Lane, Status
+from django_queue_app.templatetags.segmentation_words import duration
 
-ROWS = 50
+ROWS = 25
 PRIORITY_STEP = 10
 # A worker that was not heard of for this long is no longer shown.
 FORGOTTEN_AFTER = timedelta(days=7)
+# A filter's text goes into an address; a person types a word.
+MOST_TEXT = 100
 _CHART = {"width": 600.0, "height": 100.0}
 
 
@@ -47,21 +54,37 @@ def queue(request: HttpRequest) -> HttpResponse:
     context = {
         **_requests(request, now),
         **_health(now),
-        "workers": _workers(now),
-        **_charts(request, now),
+        "workers": _workers(request, now),
         "may_operate": _may_operate(request),
+        "most_attempts": conf.max_attempts,
+        "now": now,
+    }
+    if request.GET.get("fragment"):
+        return render(request, "django_queue_app/queue_live.html", context)
+    context |= {
+        **_charts(request, now),
         "statuses": Status.choices,
         "lanes": Lane.choices,
-        "query": urlencode({k: v for k, v in request.GET.items() if k not in ("fragment",)}),
+        "words": queue_words(),
     }
-    name = "queue_live" if request.GET.get("fragment") else "queue"
-    return render(request, f"django_queue_app/{name}.html", context)
+    return render(request, "django_queue_app/queue.html", context)
+
+
+def queue_words() -> dict[str, str]:
+    """Give the words of the page's script; `{name}` is filled in by it."""
+    return {
+        "updated": _("As of {time}; renewed by itself."),
+        "held": _("Not renewed while you are in the list."),
+        "unreachable": _("The site does not answer; this is how it was at {time}. Trying again."),
+        "signed_out": _("You are signed out. Load the page again and sign in."),
+        "no_problem": _("All is well again."),
+    }
 
 
 def _requests(request: HttpRequest, now: datetime) -> dict[str, Any]:
-    rows = visible_requests(Caller(user=request.user)).newest_first()  # type: ignore[arg-type]
+    rows = _visible(request).newest_first()
     status, lane = request.GET.get("status", ""), request.GET.get("lane", "")
-    text = request.GET.get("text", "").strip()
+    text = request.GET.get("text", "").strip()[:MOST_TEXT]
     if status == "active":
         rows = rows.filter(status__in=ACTIVE)
     elif status in Status.values:
@@ -71,19 +94,40 @@ def _requests(request: HttpRequest, now: datetime) -> dict[str, Any]:
     if text:
         rows = rows.containing(text)
     last = parse_uuid(request.GET.get("before", ""))
-    found = SegmentationRequest.objects.filter(pk=last).first() if last else None
+    found = _visible(request).filter(pk=last).first() if last else None
     if found is not None:
         rows = older_than(rows, found)
-    shown = list(rows[: ROWS + 1])
+    found_rows: list[Any] = list(rows[: ROWS + 1])
+    shown = found_rows[:ROWS]
+    _add_series(shown)
     for row in shown:
         _add_times(row, now)
+        row.failure_title = failures.title_of(row.failure_code)
+    chosen = {"status": status, "lane": lane, "text": text}
+    chosen = {name: value for name, value in chosen.items() if value}
+    here = {**chosen, "before": str(last)} if last else chosen
     return {
-        "rows": shown[:ROWS],
-        "older": shown[ROWS - 1].pk if len(shown) > ROWS else None,
+        "rows": shown,
+        "is_filtered": bool(chosen),
+        "older": urlencode({**chosen, "before": shown[-1].pk}) if len(found_rows) > ROWS else "",
+        "newest": urlencode(chosen) if last else None,
+        "query": urlencode(here),
         "status": status,
         "lane": lane,
         "text": text,
     }
+
+
+def _add_series(rows: Iterable[Any]) -> None:
+    """Name patient and series where that costs one query; a remote archive would be asked each."""
+    if get_pacs().is_remote:
+        return
+    wanted = {row.main_series_id for row in rows}
+    found = Series.objects.select_related("study").in_bulk(list(wanted))
+    for row in rows:
+        series = found.get(row.main_series_id)
+        if series is not None:
+            row.series = series
 
 
 def _add_times(row: Any, now: datetime) -> None:
@@ -109,20 +153,26 @@ def _health(now: datetime) -> dict[str, Any]:
                 "online": sum(1 for one in report.workers if one["lane"] == lane),
             }
         )
-    problems = [one.ko if language == "ko" else one.en for one in report.problems]
+    problems = [
+        {"sentence": one.to_json(language)["message"], "is_warning": one.is_warning}
+        for one in report.problems
+    ]
     return {"problems": problems, "lane_rows": lanes}
 
 
-def _workers(now: datetime) -> list[Any]:
+def _workers(request: HttpRequest, now: datetime) -> list[Any]:
     rows = Worker.objects.filter(
         last_seen_at__gte=now - FORGOTTEN_AFTER, token__revoked_at__isnull=True
     ).order_by("-last_seen_at", "name")[:200]
     workers: list[Any] = list(rows)
     jobs = _jobs_of(workers)
+    seen = _visible(request).filter(pk__in=[job.pk for job in jobs.values()])
+    may_open = set(seen.values_list("pk", flat=True))
     for worker in workers:
         worker.is_online = now - worker.last_seen_at <= health.ONLINE_FOR
         worker.seen_s = max(0.0, (now - worker.last_seen_at).total_seconds())
         worker.job = jobs.get(worker.pk)
+        worker.may_open = worker.job is not None and worker.job.pk in may_open
     return workers
 
 
@@ -137,8 +187,7 @@ def _jobs_of(workers: Iterable[Worker]) -> dict[Any, SegmentationRequest]:
 
 def _charts(request: HttpRequest, now: datetime) -> dict[str, Any]:
     span = history.SPANS.get(request.GET.get("span", ""), history.SPANS["day"])
-    rows = visible_requests(Caller(user=request.user))  # type: ignore[arg-type]
-    bars = history.bars_of(rows, span, now)
+    bars = history.bars_of(_visible(request), span, now)
     ended, most = history.columns_of(bars, ("completed", "failed"), **_CHART)
     taken, longest = history.columns_of(bars, ("wait_s", "work_s"), **_CHART)
     return {
@@ -150,8 +199,14 @@ def _charts(request: HttpRequest, now: datetime) -> dict[str, Any]:
         "taken": taken,
         "longest": longest,
         "chart": _CHART,
+        "ended_label": _("Ended analyses: at most %(count)d in one bar.") % {"count": most},
+        "taken_label": _("Median time: at most %(time)s in one bar.") % {"time": duration(longest)},
         "has_history": any(bar.completed or bar.failed for bar in bars),
     }
+
+
+def _visible(request: HttpRequest) -> RequestQuerySet:
+    return visible_requests(Caller(user=request.user))  # type: ignore[arg-type]
 
 
 def _may_operate(request: HttpRequest) -> bool:

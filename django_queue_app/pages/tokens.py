@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import wraps
+from typing import Any
+
 from django.contrib import messages
 from django.contrib.auth import get_user_model
-from django.contrib.auth.decorators import permission_required
-from django.db.models import F
-from django.http import HttpRequest, HttpResponse
+from django.db.models import F, QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_POST
@@ -19,8 +21,15 @@ from django_queue_app.states import Lane
 
 
 def _operators_only(view: View) -> View:
-    allowed = permission_required("django_queue_app.change_apitoken", raise_exception=True)
-    return signed_in(allowed(view))
+    """Guard a page for who may manage tokens; others are told so in words."""
+
+    @wraps(view)
+    def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        if not request.user.has_perm("django_queue_app.change_apitoken"):
+            return render(request, "django_queue_app/refused.html", status=403)
+        return view(request, *args, **kwargs)
+
+    return signed_in(guarded)
 
 
 @_operators_only
@@ -35,15 +44,24 @@ def list_tokens(request: HttpRequest) -> HttpResponse:
         "rows": rows,
         "made": made,
         "lanes": Lane.choices,
-        "users": get_user_model().objects.filter(is_active=True).order_by("pk"),
+        "users": _users(request),
+        "name": "" if made else request.POST.get("name", ""),
+        "owner": "" if made else request.POST.get("owner", ""),
     }
     return render(request, "django_queue_app/tokens.html", context)
+
+
+def _users(request: HttpRequest) -> QuerySet[Any]:
+    """Give whom the token may stand for: nobody gets the rights of a superuser by one."""
+    model = get_user_model()
+    users = model.objects.filter(is_active=True).order_by(model.USERNAME_FIELD)
+    return users if request.user.is_superuser else users.filter(is_superuser=False)
 
 
 def _make(request: HttpRequest) -> dict[str, str] | None:
     owner = request.POST.get("owner", "")
     kind = "worker" if owner in Lane.values else "user"
-    user = get_user_model().objects.filter(pk=owner).first() if owner.isdigit() else None
+    user = _users(request).filter(pk=owner).first() if owner.isdecimal() else None
     try:
         token, secret = tokens.create(
             name=request.POST.get("name", "").strip(),
