@@ -49,7 +49,8 @@ def main(arguments: Sequence[str]) -> int:
     place = Place(Path(__file__).resolve().parents[1], options.folder)
     place.make()
     children = Children(place.state)
-    for name in ("SIGTERM", "SIGHUP", "SIGBREAK"):
+    # SIGINT, too: what a script starts in the background is born deaf to it.
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), _interrupt)
     try:
