@@ -81,6 +81,8 @@ def deliver(
             return Delivered.KEPT
         fields = _fields(entry, end, error) | {"kept_in": str(aside.folder)}
         logger.error("delivery_refused", extra=fields)  # noqa: TRY400 - the sentence says it all
+        if isinstance(error, ResultRefused) and isinstance(end, Finished):
+            _report_refusal(server, entry, end, error)
         return Delivered.REFUSED
     outbox.drop(entry)
     return outcome
@@ -101,6 +103,23 @@ def _send(
     _upload(server, entry, end, on_progress)
     outcome = server.complete(end.request_id, entry.lease_id, end.result, end.artifacts)
     return _TAKEN.get(outcome, Delivered.ACCEPTED)
+
+
+def _report_refusal(
+    server: QueueServer, entry: Entry, end: Finished, refusal: ResultRefused
+) -> None:
+    """End the request, or its lease would run out and the same mask be made and refused again."""
+    try:
+        server.fail(
+            end.request_id,
+            entry.lease_id,
+            code=refusal.code,
+            message=f"The site refused the result: {refusal.message}",
+            is_retryable=False,
+        )
+    except WorkerError as error:
+        # The mask is safe aside; the site settles the request by its lease.
+        logger.warning("refusal_not_reported", extra=_fields(entry, end, error))
 
 
 def _upload(

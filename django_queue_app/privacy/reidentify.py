@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from pydicom.config import IGNORE
 from pydicom.dataelem import DataElement
 from pydicom.dataset import FileMetaDataset
 from pydicom.multival import MultiValue
-from pydicom.tag import Tag
+from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID
 
 from django_queue_app.errors import ServiceError
@@ -41,9 +42,12 @@ from django_queue_app.privacy.encoding import (
 )
 from django_queue_app.privacy.pseudonyms import Pseudonyms
 
+logger = logging.getLogger(__name__)
+
 SEGMENTATION_CLASSES = frozenset(
     {"1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"}  # SEG, Label Map SEG
 )
+_CHARSET = Tag("SpecificCharacterSet")
 _STANDARD_ROOT = "1.2.840.10008."
 _UTF_8 = "ISO_IR 192"
 _UID_WORD = re.compile(r"(?<![0-9.])[0-2](?:\.[0-9]+)+(?!\.?[0-9])")
@@ -344,19 +348,40 @@ def _foreign(what: str) -> MaskRefused:
 def _restore_patient(mask: FileDataset, original: FileDataset) -> None:
     """Take patient and study from the original, and its word on de-identification, if any."""
     mask.decode()
-    original.decode()
     mask.SpecificCharacterSet = _UTF_8
     for name in (*_ALWAYS, *_IF_PRESENT):
         tag = Tag(name)
         if tag in mask:
             del mask[tag]
-        if tag in original:
-            mask[tag] = _copy(original[tag])
+        element = _readable(original, tag)
+        if element is not None:
+            mask[tag] = element
         elif name in _ALWAYS:
             setattr(mask, name, "")
     # As the archive reads it, or the mask would get another patient's id there.
     patient_id = orthanc_ids.patient_id_of(original)
     mask[Tag("PatientID")] = DataElement(Tag("PatientID"), "LO", patient_id, validation_mode=IGNORE)
+
+
+def _readable(original: FileDataset, tag: BaseTag) -> DataElement | None:
+    """Copy one element of the original; None where it is absent or a scanner wrote no valid value.
+
+    Only what is copied is read: a value elsewhere in the file that can't be read keeps no mask from
+    its patient.
+    """
+    if tag not in original:
+        return None
+    one = Dataset()
+    one.set_original_encoding(*original.original_encoding, original.original_character_set)
+    for wanted in (_CHARSET, tag):
+        if wanted in original:
+            one[wanted] = original.get_item(wanted)
+    try:
+        one.decode()
+        return _copy(one[tag])
+    except Exception:  # pydicom raises nearly anything on odd values
+        logger.warning("original_value_unreadable", extra={"tag": str(tag)})
+        return None
 
 
 def _copy(element: DataElement) -> DataElement:

@@ -13,7 +13,13 @@ from pathlib import Path
 
 import requests
 
-from worker.adapters.http_client import HttpClient, network_sentence, raise_for_status
+from worker.adapters.http_client import (
+    SLOWEST_BYTES_PER_S,
+    HttpClient,
+    network_sentence,
+    raise_for_status,
+)
+from worker.adapters.http_limit import TimeLimit
 from worker.adapters.input_cache import InputCache
 from worker.adapters.inputs_transfer import Counter, Files, check_room, fetch_all, plan_files
 from worker.backoff import full_jitter_s
@@ -137,8 +143,14 @@ class HttpInputs:
             **part.range_headers(),
         }
         path = f"requests/{job.request_id}/instances/{part.item.id}"
+        # A body that trickles never lets a read time out; what came of it is kept for the next try.
+        missing_bytes = part.item.size_bytes - part.size
+        longest_s = self._client.settings.read_timeout_s + missing_bytes / SLOWEST_BYTES_PER_S
         try:
-            with self._client.call("GET", path, headers=headers, stream=True) as response:
+            with (
+                TimeLimit(longest_s),
+                self._client.call("GET", path, headers=headers, stream=True) as response,
+            ):
                 if response.status_code == 416:
                     counter.add(-part.discard())
                     return None

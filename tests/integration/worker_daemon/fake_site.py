@@ -36,7 +36,7 @@ class FakeRequest:
 
 # A fault looks at (method, path) and gives None, or one of:
 #   ("status", 503, headers)  ("html",)  ("cut", bytes)  ("swallow",)  ("redirect", url)
-#   ("page", status)  ("trickle",)  ("hold", threading.Event)
+#   ("page", status)  ("trickle"[, length])  ("hold", threading.Event)
 Fault = Callable[[str, str], tuple | None]
 
 
@@ -141,21 +141,23 @@ class _Handler(BaseHTTPRequestHandler):
         elif action[0] == "page":
             self._bytes(action[1], b"<html>proxy</html>", {"Content-Type": "text/html"})
         elif action[0] == "trickle":
-            self._trickle()
+            self._trickle(*action[1:])
         elif action[0] == "redirect":
             self._bytes(301, b"", {"Location": action[1]})
         elif action[0] == "close":
             self.close_connection = True
             self.connection.close()
 
-    def _trickle(self) -> None:
+    def _trickle(self, length: int | None = None) -> None:
         """Send one byte now and then, so that no read timeout ever fires."""
         self.close_connection = True
         try:
             self.send_response(200)
             self.send_header("Content-Type", "application/json")
+            if length is not None:
+                self.send_header("Content-Length", str(length))
             self.end_headers()
-            for _ in range(600):
+            for _ in range(length or 600):
                 self.wfile.write(b" ")
                 time.sleep(0.1)
         except OSError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 import uuid
 from pathlib import Path
 
@@ -190,6 +191,23 @@ def test_a_download_survives_an_overloaded_site(
     for _ in range(3):
         site.fault_once("GET", "instances", "status", 503)
     assert fetch(worker_settings, job, tmp_path / "in") == [b"image"]
+
+
+def test_an_image_that_trickles_is_cut_and_fetched_again(
+    queue: HttpQueue, site: FakeSite, worker_settings: Settings, tmp_path: Path
+) -> None:
+    site.file("r1", b"image" * 100)
+    job = claim(queue)
+    site.fault_once("GET", "instances", "trickle", 500)
+    impatient = dataclasses.replace(worker_settings.server, read_timeout_s=0.6)
+    started = time.monotonic()
+    inputs = HttpInputs(impatient, sleep=lambda _: None)
+    files = inputs.download(
+        job, tmp_path / "in", on_progress=lambda _: None, is_cancelled=lambda: False
+    )
+    assert files["series-1"][0].read_bytes() == b"image" * 100
+    # The site would go on for 50 s.
+    assert time.monotonic() - started < 30
 
 
 def test_an_image_that_changed_is_fetched_again_once_and_then_refused(

@@ -161,6 +161,25 @@ def test_a_refused_result_is_kept_aside(outbox: Outbox, error: Exception) -> Non
     assert [kept.end() for kept in outbox.refused()] == [a_result()]
 
 
+def test_a_refused_result_ends_its_request_instead_of_being_made_again(outbox: Outbox) -> None:
+    class Refusing(FakeServer):
+        failure: dict[str, object] | None = None
+
+        def complete(self, *_: object) -> str:
+            raise ResultRefused("The mask is off its grid.", code="mask_off_grid")
+
+        def fail(self, *_: object, **failure: object) -> None:
+            self.failure = failure
+
+    server = Refusing()
+    assert deliver(outbox, server, finished_entry(outbox), a_result()) is Delivered.REFUSED
+    assert server.failure == {
+        "code": "mask_off_grid",
+        "message": "The site refused the result: The mask is off its grid.",
+        "is_retryable": False,
+    }
+
+
 def test_only_what_a_new_token_cures_is_tried_again(outbox: Outbox) -> None:
     for error in (Unauthorized("m"), ResultRefused("m")):
         deliver(outbox, FakeServer(error), finished_entry(outbox), a_result())
