@@ -111,7 +111,7 @@ def test_it_shows_the_result_and_stays_up_when_asked_to(folder: Path) -> None:
         assert "demonstration, not for clinical use" in running.text()
 
         results = folder / "result" / running.found(r"request +([0-9a-f-]{36})")
-        names = ["mask.dcm", "mask.nii.gz", "preview.png", "report.json"]
+        names = ["mask.dcm", "mask.nii.gz", "preview.png", "report.html", "report.json"]
         assert sorted(path.name for path in results.iterdir()) == names
         for name in names:
             assert str(results / name) in running.text()

@@ -16,7 +16,13 @@ pytestmark = [pytest.mark.slow, pytest.mark.real_data, pytest.mark.timeout(900)]
 
 def assert_delivered(figures: CaseFigures) -> None:
     assert figures.status["status"] == "completed", figures.status["failure"]
-    assert set(figures.files) == {"mask.dcm", "mask.nii.gz", "preview.png", "report.json"}
+    assert set(figures.files) == {
+        "mask.dcm",
+        "mask.nii.gz",
+        "preview.png",
+        "report.html",
+        "report.json",
+    }
 
 
 def assert_valid(mask: Path) -> None:
