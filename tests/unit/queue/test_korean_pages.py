@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from django.test import Client
 from django.utils import translation
 from django.utils.translation.template import templatize
 
@@ -131,7 +132,7 @@ def test_the_sources_are_read_at_all() -> None:
 
 def test_the_compiled_catalog_is_that_of_the_source() -> None:
     with CATALOG.with_suffix(".mo").open("rb") as file:
-        compiled = dict(gettext.GNUTranslations(file)._catalog)  # type: ignore[attr-defined]
+        compiled = dict(gettext.GNUTranslations(file)._catalog)
     assert "nplurals=1" in compiled.pop("")
     wanted = {(e.key, 0) if "msgid_plural" in e.parts else e.key: e.texts[0] for e in ENTRIES}
     assert compiled == wanted
@@ -142,6 +143,14 @@ def test_no_other_app_speaks_instead_of_this_one() -> None:
     with translation.override("ko"):
         shown = {entry.key: say(entry) for entry in ENTRIES}
     assert shown == {entry.key: entry.texts[0] for entry in ENTRIES}
+
+
+def test_a_page_is_in_korean_and_names_each_language_in_its_own_words(client: Client) -> None:
+    page = client.get("/login/", headers={"Accept-Language": "ko"}).content.decode()
+    assert '<html lang="ko">' in page
+    assert "사용자 이름" in page
+    assert ">English</button>" in page
+    assert ">한국어</button>" in page
 
 
 def say(entry: Entry) -> str:
