@@ -85,20 +85,34 @@ def create(
         with transaction.atomic():
             token.save(force_insert=True)
     except IntegrityError:
-        raise NameTaken(f"A live token is already named {name!r}; revoke it first.") from None
+        raise NameTaken(
+            f"A live token is already named {name!r}; revoke it first.",
+            f"{name!r}라는 이름의 유효한 토큰이 이미 있습니다. 먼저 폐기하십시오.",
+        ) from None
     logger.info("token_created", extra={"token": name, "kind": kind, "lane": lane})
     return token, secret
 
 
 def _check(name: str, kind: str, lane: str, user: AbstractBaseUser | None) -> None:
     if not name or len(name) > 150 or ":" in name or not name.isprintable():
-        raise InvalidRequest("A token's name is 1 to 150 printable characters without a colon.")
+        raise InvalidRequest(
+            "A token's name is 1 to 150 printable characters without a colon.",
+            "토큰 이름은 콜론을 뺀 출력 가능한 문자 1~150자여야 합니다.",
+        )
     if kind == ApiToken.Kind.WORKER and (lane not in Lane.values or user is not None):
-        raise InvalidRequest("A worker's token needs a lane, lab or cloud, and no user.")
+        raise InvalidRequest(
+            "A worker's token needs a lane, lab or cloud, and no user.",
+            "워커 토큰에는 사용자 없이 레인(lab 또는 cloud)을 지정해야 합니다.",
+        )
     if kind == ApiToken.Kind.USER and (user is None or lane):
-        raise InvalidRequest("A user's token needs a user and no lane.")
+        raise InvalidRequest(
+            "A user's token needs a user and no lane.",
+            "사용자 토큰에는 레인 없이 사용자를 지정해야 합니다.",
+        )
     if kind not in ApiToken.Kind.values:
-        raise InvalidRequest("A token is for a worker or for a user.")
+        raise InvalidRequest(
+            "A token is for a worker or for a user.", "토큰은 워커용이거나 사용자용이어야 합니다."
+        )
 
 
 def authenticate(

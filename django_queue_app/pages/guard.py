@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
-from django.contrib.auth.decorators import login_required
+from django.contrib.auth.views import redirect_to_login
 from django.http import HttpRequest, HttpResponseBase
 from django.utils.translation import get_language
 from django.views.decorators.cache import never_cache
@@ -37,7 +37,16 @@ def page(view: View) -> View:
 
 def signed_in(view: View) -> View:
     """Guard a page that shows patients: only who is signed in sees it."""
-    return page(login_required(login_url="segmentation-login")(view))
+
+    @wraps(view)
+    def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        if request.user.is_authenticated:
+            return view(request, *args, **kwargs)
+        # Who has signed in comes back by GET, which an address for a POST may refuse.
+        back = request.get_full_path() if request.method in {"GET", "HEAD"} else ""
+        return redirect_to_login(back, login_url="segmentation-login")
+
+    return page(guarded)
 
 
 def sentence_of(error: ServiceError) -> str:

@@ -116,10 +116,10 @@ def columns_of(
         And the value at the top of the picture.
     """
     values = [[float(getattr(bar, name) or 0.0) for name in parts_of] for bar in bars]
-    top = max((sum(one) for one in values), default=0.0) or 1.0
-    step = width / max(len(bars), 1)
+    top = max((sum(one) for one in values), default=0.0)
+    step, scale = width / max(len(bars), 1), height / (top or 1.0)
     return [
-        _column(bar, one, parts_of, x=index * step, width=step * 0.8, scale=height / top, of=height)
+        _column(bar, one, parts_of, x=index * step, width=step * 0.8, scale=scale, of=height)
         for index, (bar, one) in enumerate(zip(bars, values, strict=True))
     ], top
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
@@ -36,6 +36,7 @@ from django_queue_app.pages.guard import sentence_of, signed_in
 from django_queue_app.querysets import RequestQuerySet
 from django_queue_app.states import ACTIVE, Lane, Status
 from django_queue_app.templatetags.segmentation_words import duration
+from django_queue_app.text import clean_text
 
 ROWS = 25
 PRIORITY_STEP = 10
@@ -83,13 +84,14 @@ def queue_words() -> dict[str, str]:
 
 def _requests(request: HttpRequest, now: datetime) -> dict[str, Any]:
     rows = _visible(request).newest_first()
-    status, lane = request.GET.get("status", ""), request.GET.get("lane", "")
-    text = request.GET.get("text", "").strip()[:MOST_TEXT]
+    status = _chosen(request, "status", ["active", *Status.values])
+    lane = _chosen(request, "lane", Lane.values)
+    text = clean_text(request.GET.get("text", ""), MOST_TEXT)
     if status == "active":
         rows = rows.filter(status__in=ACTIVE)
-    elif status in Status.values:
+    elif status:
         rows = rows.filter(status=status)
-    if lane in Lane.values:
+    if lane:
         rows = rows.filter(lane=lane)
     if text:
         rows = rows.containing(text)
@@ -116,6 +118,11 @@ def _requests(request: HttpRequest, now: datetime) -> dict[str, Any]:
         "lane": lane,
         "text": text,
     }
+
+
+def _chosen(request: HttpRequest, name: str, choices: Sequence[str]) -> str:
+    value = request.GET.get(name, "")
+    return value if value in choices else ""
 
 
 def _add_series(rows: Iterable[Any]) -> None:
@@ -224,13 +231,21 @@ def act(request: HttpRequest, request_id: str, verb: str) -> HttpResponse:
             services.cancel(request_id=found.pk, actor=actor)
             messages.success(request, _("The analysis was cancelled."))
         elif verb == "retry":
-            services.retry(request_id=found.pk, actor=actor, user=request.user)  # type: ignore[arg-type]
-            messages.success(request, _("The same series were filed once more."))
+            _retry(request, found)
         else:
             _shift(request, found, PRIORITY_STEP if verb == "earlier" else -PRIORITY_STEP)
     except ServiceError as error:
         messages.error(request, sentence_of(error))
     return _back(request)
+
+
+def _retry(request: HttpRequest, found: SegmentationRequest) -> None:
+    now, actor = timezone.now(), request.user.get_username()
+    again = services.retry(request_id=found.pk, actor=actor, user=request.user, now=now)  # type: ignore[arg-type]
+    if again.created_at == now:
+        messages.success(request, _("The same series were filed once more."))
+    else:  # an older one: nothing was filed
+        messages.info(request, _("The same is under way already; nothing was filed."))
 
 
 def _shift(request: HttpRequest, found: SegmentationRequest, step: int) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from django.contrib import messages
 from django.contrib.auth import get_user_model
+from django.core.exceptions import ValidationError
 from django.db.models import F, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
@@ -58,10 +59,17 @@ def _users(request: HttpRequest) -> QuerySet[Any]:
     return users if request.user.is_superuser else users.filter(is_superuser=False)
 
 
+def _user_of(request: HttpRequest, key: str) -> Any:
+    try:
+        return _users(request).filter(pk=key).first()
+    except (ValueError, ValidationError):  # it can't be anybody's key
+        return None
+
+
 def _make(request: HttpRequest) -> dict[str, str] | None:
     owner = request.POST.get("owner", "")
     kind = "worker" if owner in Lane.values else "user"
-    user = _users(request).filter(pk=owner).first() if owner.isdecimal() else None
+    user = _user_of(request, owner) if kind == "user" else None
     try:
         token, secret = tokens.create(
             name=request.POST.get("name", "").strip(),
