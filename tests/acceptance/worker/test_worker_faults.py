@@ -159,13 +159,14 @@ def test_a_disk_that_is_full_when_the_mask_is_done_is_told_to_the_site(
     site.requeues_retryable = True
     let_go = threading.Event()
     hold = site.fault_always("GET", "instances", "hold", let_go)
-    request = site.file("r1", b"brief")
+    request = site.file("r1", b"told")
     process = workers.start()
     wait_for(lambda: reached(site, workers, "downloading"))
     let_go.set()
     site.faults.remove(hold)
     wait_for(workers.cases_run)
     no_room(process.pid)
+    workers.cases.with_name("go").touch()
     wait_for(lambda: request.failures)
     assert request.failures == ["disk_full"]
     assert request.failure is not None

@@ -1,8 +1,8 @@
 """A child that speaks the real one's protocol and fails as it is told: fault injection.
 
 What to do stands in the first image of the case: succeed, slow, crash, hang, oom, error, broken,
-exit, chatter, brief, pause-STAGE (stays there the first time). It writes four small artifacts where
-the real child writes the mask.
+exit, chatter, brief, told (until the file `go` lies beside the log), pause-STAGE (stays there the first
+time). It writes four small artifacts where the real child writes the mask.
 """
 
 import json
@@ -95,6 +95,9 @@ def serve_case(case):
         for step in range(20):
             send(type="progress", stage="inferring", progress=step / 20)
             time.sleep(0.1)
+    while what == "told" and not Path(log).with_name("go").exists():
+        send(type="progress", stage="inferring", progress=0.5)
+        time.sleep(0.05)
     pause(what, "inferring", case)
     pause(what, "writing", case)
     send(type="progress", stage="writing", progress=1.0)
