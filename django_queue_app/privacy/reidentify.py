@@ -372,7 +372,8 @@ def _readable(original: FileDataset, tag: BaseTag) -> DataElement | None:
     if tag not in original:
         return None
     one = Dataset()
-    one.set_original_encoding(*original.original_encoding, original.original_character_set)
+    is_implicit_vr, is_little_endian = original.original_encoding
+    one.set_original_encoding(is_implicit_vr, is_little_endian, original.original_character_set)
     for wanted in (_CHARSET, tag):
         if wanted in original:
             one[wanted] = original.get_item(wanted)

@@ -1,8 +1,8 @@
 """A child that speaks the real one's protocol and fails as it is told: fault injection.
 
 What to do stands in the first image of the case: succeed, slow, crash, hang, oom, error, broken,
-exit, chatter, brief, told (until the file `go` lies beside the log), pause-STAGE (stays there the first
-time). It writes four small artifacts where the real child writes the mask.
+exit, chatter, brief, told (until the file `go` lies beside the log), pause-STAGE (stays there the
+first time). It writes four small artifacts where the real child writes the mask.
 """
 
 import json
