@@ -275,6 +275,7 @@ def test_paging_keeps_the_filter_and_newest_leads_back(doctor: Client) -> None:
     second = show(doctor, link(first, "Older requests") or "")
     assert (len(rows_of(first)), len(rows_of(second))) == (25, 5)
     assert rows_of(show(doctor, link(second, "Newest requests") or "")) == rows_of(first)
+    assert rows_of(show(doctor, link(second, "Look again") or "")) == rows_of(second)
 
 
 def test_whoever_pages_beyond_the_end_is_not_told_that_the_queue_is_empty(doctor: Client) -> None:
@@ -534,6 +535,12 @@ def test_a_revoked_or_forgotten_worker_is_not_shown(doctor: Client) -> None:
     assert "lab-pc" not in show(doctor)
 
 
+def bars_of(picture: str) -> list[tuple[str, float, float]]:
+    """Kind, upper edge and height of each bar."""
+    found = re.findall(r'<rect class="(\w+)" x="[^"]+" y="([^"]+)".*?height="([^"]+)"', picture)
+    return [(kind, float(y), float(height)) for kind, y, height in found]
+
+
 def test_charts_have_bars_and_a_label_that_says_what_they_show(doctor: Client) -> None:
     for status in ("completed", "completed", "completed", "failed"):
         file_ended(status)
@@ -542,9 +549,9 @@ def test_charts_have_bars_and_a_label_that_says_what_they_show(doctor: Client) -
         "Ended analyses: at most 4 in one bar.",
         "Median time: at most 3 min 0 s in one bar.",
     ]
-    bars = [re.findall(r'class="(\w+)".*?height="([\d.]+)"', picture) for _, picture in charts]
-    assert bars[0] == [("completed", "75.0"), ("failed", "25.0")]
-    assert bars[1] == [("wait_s", "33.33"), ("work_s", "66.67")]
+    ended, taken = (bars_of(picture) for _, picture in charts)
+    assert ended == [("completed", 25.0, 75.0), ("failed", 0.0, 25.0)]
+    assert taken == [("wait_s", 66.67, 33.33), ("work_s", 0.0, 66.67)]
 
 
 def test_a_chart_of_failures_alone_claims_no_time(doctor: Client) -> None:
