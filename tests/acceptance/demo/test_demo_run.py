@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import nibabel as nib
@@ -19,9 +15,7 @@ import pydicom
 import pytest
 import requests
 
-REPOSITORY = Path(__file__).resolve().parents[3]
-# Two cores, shared with whatever else the tests started.
-LONGEST_S = 600
+from tests.support.demo_run import LONGEST_S, REPOSITORY, demo
 
 pytestmark = [
     pytest.mark.slow,
@@ -30,52 +24,9 @@ pytestmark = [
 ]
 
 
-class Demo:
-    """A running demonstration and what it has printed so far."""
-
-    def __init__(self, process: subprocess.Popen[str], output: Path) -> None:
-        self.process = process
-        self._output = output
-
-    def text(self) -> str:
-        return self._output.read_text(encoding="utf-8")
-
-    def wait_for(self, words: str) -> None:
-        end = time.monotonic() + LONGEST_S
-        while words not in self.text():
-            assert self.process.poll() is None, self.text()
-            assert time.monotonic() < end, self.text()
-            time.sleep(0.2)
-
-    def found(self, pattern: str) -> str:
-        match = re.search(pattern, self.text())
-        assert match, self.text()
-        return match.group(1)
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("시연 demo")
-
-
-@contextmanager
-def demo(folder: Path, *options: str) -> Iterator[Demo]:
-    output = folder / "console.txt"
-    with (
-        output.open("w", encoding="utf-8") as stream,
-        subprocess.Popen(
-            [str(REPOSITORY / "start_worker.sh"), "demo", "--folder", str(folder), *options],
-            cwd=folder,  # from anywhere
-            stdout=stream,
-            stderr=subprocess.STDOUT,
-            text=True,
-        ) as process,
-    ):
-        try:
-            yield Demo(process, output)
-        finally:
-            if process.poll() is None:
-                process.send_signal(signal.SIGINT)
 
 
 def sign_in(address: str, user: str, password: str) -> requests.Response:
