@@ -10,7 +10,11 @@ import pytest
 from django.test import Client
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+PAGES = [
+    REPOSITORY / "README.md",
+    REPOSITORY / "README.ko.md",
+    *sorted((REPOSITORY / "docs").rglob("*.md")),
+]
 
 
 def _text(name: str) -> str:
