@@ -20,6 +20,8 @@ from django_queue_app.states import Lane, Status
 # Three missed beats of 30 s: a worker that waits or works calls at least that often.
 ONLINE_FOR = timedelta(seconds=90)
 UNSAVED_IS_STUCK_AFTER = timedelta(seconds=60)
+# With the value that a worker's token and settings name.
+_LANES_KO: Mapping[str, str] = {Lane.LAB: "연구실(lab)", Lane.CLOUD: "클라우드(cloud)"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +123,10 @@ def _pacs_problem() -> Problem | None:
     return None
 
 
+def _count(waiting: int) -> str:
+    return "1 request waits" if waiting == 1 else f"{waiting} requests wait"
+
+
 def _lanes_without_worker(
     queue: Mapping[str, Mapping[str, int]], workers: tuple[dict[str, Any], ...]
 ) -> list[Problem]:
@@ -128,10 +134,10 @@ def _lanes_without_worker(
     return [
         Problem(
             code="no_worker",
-            en=f"{states['pending']} requests wait in the {lane} lane and no worker of that lane "
+            en=f"{_count(states['pending'])} in the {lane} lane and no worker of that lane "
             "is online; start one.",
-            ko=f"{lane} 레인에서 요청 {states['pending']}건이 대기 중이지만 접속한 워커가 "
-            "없습니다. 워커를 시작하십시오.",
+            ko=f"{_LANES_KO[lane]} 레인에서 요청 {states['pending']}건이 대기 중이지만 "
+            "접속한 워커가 없습니다. 워커를 시작하십시오.",
         )
         for lane, states in queue.items()
         if states["pending"] and lane not in served

@@ -522,7 +522,7 @@ def test_a_busy_queue_shows_lanes_workers_progress_and_waits(doctor: Client) -> 
 
 def test_a_lane_without_a_worker_is_named_as_a_problem(doctor: Client) -> None:
     file(lane="cloud")
-    assert "wait in the cloud lane and no worker" in show(doctor)
+    assert "1 request waits in the cloud lane and no worker" in show(doctor)
 
 
 def test_a_revoked_or_forgotten_worker_is_not_shown(doctor: Client) -> None:
