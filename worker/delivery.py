@@ -1,7 +1,8 @@
 """Hands finished work to the site, and keeps it until the site has it.
 
 The rules of the outbox are in one place, `deliver`: delete on 200, 410 and 412; keep on anything
-the network or an overloaded site may cause; put aside and raise the alarm on a refusal.
+the network or an overloaded site may cause, a file that arrived damaged among it; put aside and
+raise the alarm on a refusal.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ _FIRST_PAUSE_S = 5.0
 _LONGEST_PAUSE_S = 300.0
 # Refusals that end when a person renews the token or the worker, so they are tried again at start.
 CURABLE = frozenset({Unauthorized.code, WorkerTooOld.code})
+# The site has not what was sent: damaged on its way, or lost since. Sending it again mends that.
+SENT_AGAIN = frozenset({"digest_mismatch", "artifact_missing"})
 
 
 class Delivered(StrEnum):
@@ -74,6 +77,9 @@ def deliver(
         logger.warning("delivery_kept", extra=_fields(entry, end, error))
         return Delivered.KEPT
     except (ResultRefused, Unauthorized, WorkerTooOld) as error:
+        if error.code in SENT_AGAIN:
+            logger.warning("delivery_kept", extra=_fields(entry, end, error))
+            return Delivered.KEPT
         try:
             aside = outbox.refuse(entry, error)
         except DiskFull as full:

@@ -61,6 +61,21 @@ def test_a_proxys_page_is_tried_again_whatever_its_status(
     assert worker.error is None
 
 
+@pytest.mark.parametrize(
+    ("call", "code"), [("artifact", "digest_mismatch"), ("completion", "artifact_missing")]
+)
+def test_a_mask_that_did_not_arrive_whole_is_sent_again(
+    site: FakeSite, start_worker: Start, at_once: None, call: str, code: str
+) -> None:
+    words = {"success": False, "code": code, "error": "Send it again."}
+    site.fault_once(*CALLS[call], "status", 422, {}, words)
+    request = site.file("r1", b"succeed")
+    worker = start_worker()
+    wait_for(lambda: request.result)
+    assert (request.attempt, request.completions, request.failure) == (1, 1, None)
+    assert worker.error is None
+
+
 @pytest.mark.parametrize("answer", [{"success": True}, {"success": True, "outcome": "welcome"}])
 def test_a_mask_is_deleted_only_on_the_sites_own_words(
     site: FakeSite, worker_settings: Settings, answer: dict[str, object]

@@ -153,6 +153,14 @@ def test_a_result_is_kept_while_the_site_is_away(outbox: Outbox) -> None:
     assert entry.end() == a_result()
 
 
+@pytest.mark.parametrize("code", ["digest_mismatch", "artifact_missing"])
+def test_a_result_that_did_not_arrive_whole_is_kept(outbox: Outbox, code: str) -> None:
+    entry = finished_entry(outbox)
+    server = FakeServer(ResultRefused("m", code=code))
+    assert deliver(outbox, server, entry, a_result()) is Delivered.KEPT
+    assert (entry.end(), outbox.refused()) == (a_result(), [])
+
+
 @pytest.mark.parametrize("error", [Unauthorized("m"), ResultRefused("m")])
 def test_a_refused_result_is_kept_aside(outbox: Outbox, error: Exception) -> None:
     entry = finished_entry(outbox)
