@@ -1,18 +1,23 @@
 """Whether the work folder's disk has room for another case.
 
 A worker without room would take one request after the other and fail each, until their attempts
-are used up. So it asks for none, says so, and begins again by itself once there is room.
+are used up. So it asks for none, says so, and begins again by itself once there is room, or after a
+while: another program may have filled the disk for a moment, and a quota does not show in what is
+left.
 """
 
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 from worker.core.errors import DiskFull
 
 FreeBytes = Callable[[Path], int]
+# So long does what was too little for one case keep the next one from being tried.
+REMEMBERED_S = 600.0
 
 
 def free_bytes(folder: Path) -> int:
@@ -31,14 +36,25 @@ class Room:
         Below this nothing is begun.
     free : callable
         Gives the room left, in bytes.
+    now : callable
+        Gives seconds that only grow.
     """
 
-    def __init__(self, folder: Path, least_bytes: int, *, free: FreeBytes = free_bytes) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        least_bytes: int,
+        *,
+        free: FreeBytes = free_bytes,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._folder = folder
         self._least = least_bytes
         self._free = free
+        self._now = now
         self._at_start = 0
         self._too_little = -1
+        self._until = 0.0
 
     def check(self) -> None:
         """Note how much room a case would begin with.
@@ -46,9 +62,12 @@ class Room:
         Raises
         ------
         DiskFull
-            It is less than `least_bytes`, or not more than was too little for an earlier case.
+            It is less than `least_bytes`, or not more than was too little for a case in the last
+            `REMEMBERED_S`.
         """
         free = self._free(self._folder)
+        if self._now() >= self._until:
+            self._too_little = -1
         if free < self._least or free <= self._too_little:
             needed = max(self._least, self._too_little + 1)
             raise DiskFull(
@@ -61,3 +80,4 @@ class Room:
     def was_too_little(self) -> None:
         """Note that a case failed for want of room, so that the next one waits for more."""
         self._too_little = self._at_start
+        self._until = self._now() + REMEMBERED_S

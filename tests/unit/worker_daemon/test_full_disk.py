@@ -23,7 +23,7 @@ from worker.delivery import Delivered, deliver
 from worker.lockfile import WorkFolderLock
 from worker.log import configure
 from worker.outbox import Entry, Outbox
-from worker.room import Room
+from worker.room import REMEMBERED_S, Room
 from worker.settings import LogSettings
 
 
@@ -168,3 +168,15 @@ def test_a_worker_without_room_waits_for_more_than_was_too_little(tmp_path: Path
     free[0] = 399
     with pytest.raises(DiskFull):
         room.check()
+
+
+def test_what_was_too_little_once_is_tried_again_after_a_while(tmp_path: Path) -> None:
+    now = [0.0]
+    room = Room(tmp_path, 400, free=lambda _: 500, now=lambda: now[0])
+    room.check()
+    room.was_too_little()
+    now[0] = REMEMBERED_S - 1
+    with pytest.raises(DiskFull):
+        room.check()
+    now[0] = REMEMBERED_S
+    room.check()
