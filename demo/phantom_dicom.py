@@ -152,7 +152,7 @@ class Scan:
 
 def acquire(anatomy: Anatomy, protocol: Protocol) -> Scan:
     """Scan a head by one protocol; the same head and protocol give the same pixels."""
-    number = [p.sequence for p in PROTOCOLS].index(protocol.sequence)
+    number = _series_index(protocol)
     rng = np.random.default_rng([20_240_503, anatomy.seed, number])
     quality = ScanQuality.draw(rng)
     image = np.zeros(protocol.shape, np.float32)
@@ -198,6 +198,10 @@ def uid_for(*parts: object) -> UID:
     """Make the UID that these parts always get."""
     # One string: generate_uid joins its parts bare, so ("1", "23") would equal ("12", "3").
     return generate_uid(entropy_srcs=["demo-phantom|" + "|".join(map(str, parts))])
+
+
+def _series_index(protocol: Protocol) -> int:
+    return [known.sequence for known in PROTOCOLS].index(protocol.sequence)
 
 
 def _subslice_grids(protocol: Protocol) -> Iterator[Grid]:
@@ -254,7 +258,7 @@ def _set_patient_and_study(dataset: Dataset, seed: int) -> None:
 
 
 def _set_series(dataset: Dataset, protocol: Protocol, seed: int) -> None:
-    number = PROTOCOLS.index(protocol) + 1
+    number = _series_index(protocol) + 1
     dataset.Modality = "MR"
     dataset.SeriesInstanceUID = uid_for(seed, protocol.sequence, "series")
     dataset.SeriesNumber = number

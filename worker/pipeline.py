@@ -46,7 +46,12 @@ LOADING, INFERRING, WRITING = "loading", "inferring", "writing"
 
 
 def segment_case(
-    case: Case, *, model: ModelEntry, engine: Engine, on_progress: OnProgress
+    case: Case,
+    *,
+    model: ModelEntry,
+    engine: Engine,
+    on_progress: OnProgress,
+    timings: Timings | None = None,
 ) -> CaseResult:
     """Segment one case and write its artifacts into `case.output_dir`.
 
@@ -60,6 +65,8 @@ def segment_case(
         Runs the network.
     on_progress : callable
         Called with a stage (loading, inferring, writing) and 0 to 1.
+    timings : Timings, optional
+        Counts the stages; one of its own by default.
 
     Returns
     -------
@@ -73,7 +80,7 @@ def segment_case(
         What the engine raises, and `MaskMisplaced`.
     """
     memory.reset_peak()
-    timings = Timings()
+    timings = timings or Timings()
     on_progress(LOADING, 0.0)
     loaded = load_inputs(case, model, timings, lambda fraction: on_progress(LOADING, fraction))
     on_progress(INFERRING, 0.0)
@@ -220,8 +227,9 @@ def _write(
         steps=found.steps,
         device=engine.device,
     )
-    write_report(case.output_dir / REPORT, report)
-    write_report_page(case.output_dir / REPORT_PAGE, report, picture=picture)
+    with timings.stage("report"):  # too late to stand in the report itself
+        write_report(case.output_dir / REPORT, report)
+        write_report_page(case.output_dir / REPORT_PAGE, report, picture=picture)
     on_progress(WRITING, 1.0)
     return result
 
