@@ -18,6 +18,7 @@ from typing import Any
 
 from worker.core.errors import SettingsError
 from worker.core.segments import SegmentSpec
+from worker.settings_inference import InferenceSettings, read_inference
 from worker.settings_inputs import (
     CacheSettings,
     InputSettings,
@@ -28,7 +29,7 @@ from worker.settings_inputs import (
     read_orthanc,
 )
 from worker.settings_models import ModelSettings, read_models
-from worker.settings_reader import Problems, Section, as_device, as_number, read_yaml
+from worker.settings_reader import Problems, Section, as_number, read_yaml
 
 __all__ = [
     "CacheSettings",
@@ -87,18 +88,8 @@ class WorkerSettings:
     work_dir: Path
     drain_s: float
     downloads: int
+    prefetch: int
     least_free_mb: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class InferenceSettings:
-    """How the network runs. `threshold` None leaves each model its own."""
-
-    device: str
-    threshold: float | None
-    stall_s: float
-    start_timeout_s: float
-    is_warm_at_start: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,7 +211,7 @@ def _settings(root: Section, env: Environment, config_path: Path) -> Settings:
     return Settings(
         server=_server(root.section("server"), env, base),
         worker=(worker := _worker(root.section("worker"), base)),
-        inference=_inference(root.section("inference"), env),
+        inference=read_inference(root.section("inference"), env),
         models=MappingProxyType(_with_model_path(models, default_model, env)),
         default_model=default_model,
         log=_log(root.section("log"), worker, base),
@@ -307,35 +298,11 @@ def _worker(section: Section, base: Path) -> WorkerSettings:
         work_dir=section.path("work_dir", "var/worker", base=base) or base,
         drain_s=section.number("drain_s", 30),
         downloads=section.whole("downloads", 4, least=1),
+        prefetch=section.whole("prefetch", 2),
         least_free_mb=section.whole("least_free_mb", 300),
     )
     section.end()
     return settings
-
-
-def _inference(section: Section, env: Environment) -> InferenceSettings:
-    threshold = section.parsed("threshold", None, as_number(0, 1), "a number > 0 and <= 1")
-    settings = InferenceSettings(
-        device=_device(section, env),
-        threshold=env.number("THRESHOLD", threshold, most=1),
-        stall_s=section.number("stall_s", 600),
-        start_timeout_s=section.number("start_timeout_s", 180),
-        is_warm_at_start=section.flag("warm_at_start", True),
-    )
-    section.end()
-    return settings
-
-
-def _device(section: Section, env: Environment) -> str:
-    expected = "auto, cpu, cuda or cuda:N"
-    written = section.parsed("device", "auto", as_device, expected)
-    text = env.text("DEVICE")
-    if text is None:
-        return written
-    device = as_device(text)
-    if device is None:
-        env.problems.add("DEVICE", expected, text)
-    return device or written
 
 
 def _log(section: Section, worker: WorkerSettings, base: Path) -> LogSettings:

@@ -207,6 +207,16 @@ def as_device(value: Any) -> str | None:
     return text if re.fullmatch(r"auto|cpu|cuda(:\d{1,2})?", text) else None
 
 
+def as_devices(value: Any) -> tuple[str, ...] | None:
+    """Give one device or several, as a list or with commas between them; each once."""
+    parts = value if isinstance(value, list) else str(value).split(",")
+    devices = [as_device(part) for part in parts]
+    is_plain = all(device is not None and device != "auto" for device in devices)
+    if not devices or len(set(devices)) < len(devices) or not (is_plain or len(devices) == 1):
+        return None
+    return None if None in devices else tuple(str(device) for device in devices)
+
+
 class _UniqueKeyLoader(yaml.SafeLoader):
     """Refuses a key that is written twice; plain YAML silently keeps the last."""
 

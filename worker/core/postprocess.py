@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from worker.core.geometry import Geometry
 from worker.core.segments import Labels
@@ -139,7 +139,7 @@ def _fill_holes(labels: Labels) -> int:
     for value in sorted(labels.present_values()):
         mask = labels.mask(value)
         box = _box(mask)
-        inside = ndimage.binary_fill_holes(mask[box]) & ~mask[box]
+        inside = _ndimage().binary_fill_holes(mask[box]) & ~mask[box]
         if labels.is_overlapping:
             labels.array[labels.values.index(value)][box][inside] = 1
         else:
@@ -158,7 +158,7 @@ def _drop(
         if not mask.any():
             continue
         box = _box(mask)
-        parts, count = ndimage.label(mask[box], structure=_structure(settings.connectivity))
+        parts, count = _ndimage().label(mask[box], structure=_structure(settings.connectivity))
         sizes = np.bincount(parts.ravel(), minlength=count + 1)[1:]
         is_out = np.concatenate([[False], choose(sizes)])
         gone += int(is_out.sum())
@@ -197,8 +197,16 @@ def _but_largest(sizes: npt.NDArray[np.int64]) -> BoolArray:
     return marked
 
 
+def _ndimage() -> ModuleType:
+    # Here and not above: the settings know this module, and SciPy takes a quarter of a second.
+    from scipy import ndimage
+
+    module: ModuleType = ndimage
+    return module
+
+
 def _structure(connectivity: int) -> BoolArray:
-    return np.asarray(ndimage.generate_binary_structure(3, 3 if connectivity == 26 else 1))
+    return np.asarray(_ndimage().generate_binary_structure(3, 3 if connectivity == 26 else 1))
 
 
 def _box(mask: BoolArray) -> tuple[slice, ...]:

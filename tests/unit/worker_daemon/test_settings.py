@@ -58,7 +58,7 @@ def test_the_shipped_file_shows_the_defaults(tmp_path: Path) -> None:
         ("server: {ca_file: nowhere}", "server.ca_file: expected a file that exists"),
         ("worker: {lane: moon}", "worker.lane: expected one of lab, cloud, got 'moon'"),
         ("worker: {downloads: 1.5}", "worker.downloads: expected a whole number >= 1, got 1.5"),
-        ("inference: {device: gpu}", "inference.device: expected auto, cpu, cuda or cuda:N"),
+        ("inference: {device: gpu}", "inference.device: expected auto, cpu, cuda or cuda:N, or several of them"),
         ("inference: {threshold: 2}", "inference.threshold: expected a number > 0 and <= 1, got 2"),
         ("inference: {warm_at_start: 'no'}", "warm_at_start: expected true or false, got 'no'"),
         ("log: {level: loud}", "log.level: expected one of debug, info, warning, error"),
