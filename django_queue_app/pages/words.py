@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.utils.translation import gettext as _
 
+from django_queue_app.pages.failures import TITLES
 
-def study_words() -> dict[str, str]:
+
+def study_words() -> dict[str, Any]:
     """Give the words of the study page; `{name}` is filled in by the script."""
     return {
         "sending": _("Sending the request…"),
@@ -22,8 +26,12 @@ def study_words() -> dict[str, str]:
         "nothing_found": _("Done: the model found no lesion"),
         "failed": _("It did not work"),
         "cancelled": _("Cancelled"),
+        "failed_because": _("It did not work: {reason}"),
+        "failures": {code: str(title) for code, title in TITLES.items()},
         "unreachable": _("The server does not answer; trying again."),
-        "signed_out": _("You are signed out. Load the page again and sign in."),
+        "not_sent": _("The server does not answer, so nothing was sent. Try again in a minute."),
+        "signed_out": _("You are signed out"),
+        "signed_out_hint": _("Load the page again and sign in; the analysis goes on meanwhile."),
         "no_such_request": _("There is no such analysis; choose a series and start one."),
         "elapsed": _("{time} so far"),
         "expected": _("usually {time}"),

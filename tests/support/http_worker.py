@@ -66,11 +66,11 @@ class HttpWorker:
     def segment(self, job: dict[str, Any]) -> tuple[dict[str, bytes], dict[str, Any]]:
         """Make the four files and the result."""
         sources = [pydicom.dcmread(io.BytesIO(data)) for data in self.fetch(job)]
-        mask = np.zeros((len(sources), sources[0].Rows, sources[0].Columns), dtype=np.uint8)
-        mask[1, 2:5, 3:7] = 1
+        mask = self.draw(sources)
         voxels = int(mask.sum())
+        filled = np.flatnonzero(mask.any(axis=(1, 2))).tolist()
         result = {
-            "tumor_detected": True,
+            "tumor_detected": voxels > 0,
             "tumor_volume_voxels": voxels,
             "tumor_volume_ml": voxels / 1000,
             "segments": [
@@ -84,20 +84,38 @@ class HttpWorker:
             ],
             "elapsed_time_seconds": 0.5,
             "total_slices": len(sources),
-            "start_slice_index": 1,
-            "end_slice_index": 1,
+            "start_slice_index": filled[0] if filled else None,
+            "end_slice_index": filled[-1] if filled else None,
             "model": {"name": "demo", "version": "1", "sha256": "0" * 64},
             "warnings": [],
             "timings": {"loading": 0.1},
         }
         files = {
             "mask.dcm": make_seg(sources, mask),
-            "mask.nii.gz": gzip.compress(struct.pack("<i", 348) + bytes(400)),
+            "mask.nii.gz": self.draw_volume(sources),
             "preview.png": make_png(),
             "report.json": json.dumps({"result": result}).encode(),
             "report.html": b"<!doctype html><script>alert(document.cookie)</script>",
         }
         return files, result
+
+    def draw(self, sources: list[pydicom.Dataset]) -> np.ndarray:
+        """Draw the mask: (slices, rows, columns), in the order of the sources."""
+        mask = np.zeros((len(sources), sources[0].Rows, sources[0].Columns), dtype=np.uint8)
+        mask[1, 2:5, 3:7] = 1
+        return mask
+
+    def draw_volume(self, sources: list[pydicom.Dataset]) -> bytes:
+        """Write the mask as NIfTI; here only what a glance takes for it."""
+        return gzip.compress(struct.pack("<i", 348) + bytes(400))
+
+    def beat(self, job: dict[str, Any], stage: str, progress: float) -> httpx.Response:
+        """Say how far it has come."""
+        return self.client.post(
+            f"/requests/{job['request_id']}/heartbeat/",
+            json={"stage": stage, "progress": progress},
+            headers=lease_of(job),
+        )
 
     def upload(self, job: dict[str, Any], name: str, data: bytes) -> httpx.Response:
         """Deliver one file."""
@@ -159,6 +177,7 @@ def make_seg(sources: list[pydicom.Dataset], mask: np.ndarray) -> bytes:
         manufacturer_model_name="test",
         software_versions="1",
         device_serial_number="1",
+        omit_empty_frames=bool(mask.any()),
     )
     buffer = io.BytesIO()
     seg.save_as(buffer)

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,9 @@ from django.contrib.auth import get_user_model
 from django_queue_app import tokens
 from django_queue_app.pacs import get_pacs
 from pathlib import Path
-user = get_user_model().objects.create_user("doctor")
+people = get_user_model().objects
+user = people.create_user("doctor", password=sys.argv[2] or None)
+people.create(username="chief", password=user.password, is_staff=True, is_superuser=True)
 told = {"user": tokens.create(name="page", kind="user", user=user)[1]}
 for lane in ("lab", "cloud"):
     told[lane] = tokens.create(name=lane, kind="worker", lane=lane)[1]
@@ -88,8 +91,25 @@ def live_environment(data_dir: Path, **more: str) -> dict[str, str]:
     }
 
 
-def start_live(folder: Path, *, command: list[str] | None = None, **env: str) -> LiveSite:
-    """Start a server on a fresh data folder with four small series."""
+PASSWORD = "a long enough one"  # for who starts a site whose users can sign in
+UVICORN = (sys.executable, "-m", "uvicorn", "reference_site.asgi:application")
+
+
+def start_live(
+    folder: Path, *, command: Sequence[str] = (), password: str = "", **env: str
+) -> LiveSite:
+    """Start a server on a fresh data folder with four small series.
+
+    Parameters
+    ----------
+    folder : Path
+        What lies in `dicom/*/` of it is stored, too, each folder as a series of that name.
+    command : sequence of str, optional
+        The server to start instead of uvicorn; `{port}` stands for its port. Without it
+        `--port` and uvicorn's log level come after.
+    password : str, optional
+        Of the users `doctor` and `chief`, who may do everything; without it none can sign in.
+    """
     for name in ("t1", "flair", "t2", "t1c"):
         (folder / "dicom" / name).mkdir(parents=True)
         for index, data in enumerate(mr_series(description=name)):
@@ -97,7 +117,7 @@ def start_live(folder: Path, *, command: list[str] | None = None, **env: str) ->
     environment = live_environment(folder / "site", **env)
     told = json.loads(
         subprocess.run(
-            [sys.executable, "-c", SET_UP_LIVE, str(folder / "dicom")],
+            [sys.executable, "-c", SET_UP_LIVE, str(folder / "dicom"), password],
             env=environment,
             cwd=REPOSITORY,
             check=True,
@@ -105,15 +125,17 @@ def start_live(folder: Path, *, command: list[str] | None = None, **env: str) ->
         ).stdout
     )
     port = free_port()
-    command = command or [sys.executable, "-m", "uvicorn", "reference_site.asgi:application"]
-    command = [*command, "--port", str(port), "--log-level", "warning"]
+    started = [*(command or UVICORN)]
+    if not any("{port}" in part for part in started):
+        started += ["--port", "{port}", "--log-level", "warning"]
+    started = [part.replace("{port}", str(port)) for part in started]
     live = LiveSite(
         url=f"http://127.0.0.1:{port}",
-        process=_launch(command, environment, folder / "server.log"),
+        process=_launch(started, environment, folder / "server.log"),
         secrets={key: told[key] for key in ("user", "lab", "cloud")},
         series=told["series"],
         data_dir=folder / "site",
-        command=command,
+        command=started,
         environment=environment,
     )
     _wait_until_up(live, live.log)

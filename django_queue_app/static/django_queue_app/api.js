@@ -5,6 +5,11 @@ export const words = JSON.parse(document.getElementById("words").textContent);
 export const language = document.documentElement.lang || "en";
 export const byId = (id) => document.getElementById(id);
 
+// A live region speaks whenever its text is set, so it is set only where it changes.
+export function setText(id, text) {
+  if (byId(id).textContent !== text) byId(id).textContent = text;
+}
+
 // The site refused: its sentence is for the person at the screen, and asking again won't help.
 export class Refused extends Error {
   constructor(sentence, code) {
@@ -34,16 +39,28 @@ export function formatDuration(seconds) {
   });
 }
 
-/** Call the site's API. Throws Refused with its sentence, TypeError where it does not answer. */
+// The site does not answer, or asks for patience: the same call may succeed a little later.
+export class Unreachable extends Error {}
+
+// A site that hangs is told from one that is slow after this long.
+const longestCall = 30_000;
+
+/** Call the site's API. Throws Refused with its sentence, Unreachable where it does not answer. */
 export async function call(path, options = {}) {
+  const isReading = !options.method;
+  const away = isReading ? words.unreachable : words.not_sent;
   const answer = await fetch(api + path, {
     credentials: "same-origin",
+    signal: AbortSignal.timeout(longestCall),
     ...options,
     headers: { "Accept-Language": language, ...(options.headers || {}) },
+  }).catch(() => {
+    throw new Unreachable(away);
   });
-  if (answer.status === 401) throw new Refused(words.signed_out, "signed_out");
+  if (answer.status === 401) throw new Refused(words.signed_out_hint, "signed_out");
   const body = await answer.json().catch(() => null);
-  if (body === null || answer.status >= 500) throw new TypeError(body?.error || words.unreachable);
+  if (body === null || answer.status >= 500 || answer.status === 429)
+    throw new Unreachable((!isReading && body?.error) || away);
   if (body.success !== true) throw new Refused(body.error || words.unreachable, body.code);
   return body;
 }

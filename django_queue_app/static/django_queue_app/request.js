@@ -1,6 +1,15 @@
 // Follows one request: place in the queue, stage, percent, time; and what failed, with the way on.
 
-import { byId, call, fill, formatDuration, formatNumber, Refused, words } from "./api.js";
+import {
+  byId,
+  call,
+  fill,
+  formatDuration,
+  formatNumber,
+  Refused,
+  setText,
+  words,
+} from "./api.js";
 import { hideResult, showResult } from "./viewer.js";
 
 const terminal = ["completed", "failed", "cancelled"];
@@ -8,6 +17,8 @@ let timer = 0;
 let shown = null; // the id of the request on the page
 let drawn = ""; // what the viewer shows already
 let clock = null; // {elapsed, at}: the site's time so far, and when it said so
+let remark = ""; // said beside place and time
+let onEnd = () => {}; // told once the page has done with the request
 
 /** Show at once that something happens, before the site has answered. */
 export function showSending(form) {
@@ -26,8 +37,9 @@ export function showSending(form) {
 }
 
 /** Follow a request until it ends; no id: say why there is none. */
-export function follow(requestId, note = "") {
+export function follow(requestId, note = "", ended = () => {}) {
   stop();
+  onEnd = ended;
   hideResult();
   byId("hint")?.setAttribute("hidden", "");
   byId("request").hidden = false;
@@ -35,16 +47,24 @@ export function follow(requestId, note = "") {
     byId("headline").textContent = words.failed;
     byId("progress").hidden = true;
     showProblem(note);
+    end();
     return;
   }
   history.replaceState(null, "", `#${requestId}`); // survives a reload; holds no patient data
   shown = requestId;
-  byId("detail").textContent = note;
+  remark = note;
   look(requestId);
 }
 
+function end() {
+  onEnd();
+  onEnd = () => {};
+}
+
 function stop() {
+  end();
   clearTimeout(timer);
+  remark = "";
   shown = null;
   clock = null;
   drawn = "";
@@ -77,7 +97,10 @@ async function look(requestId) {
 }
 
 function showRefused(error) {
-  byId("headline").textContent = words.failed;
+  end();
+  clock = null;
+  byId("headline").textContent = error.code === "signed_out" ? words.signed_out : words.failed;
+  byId("detail").textContent = "";
   byId("progress").hidden = true;
   byId("cancel").hidden = byId("retry").hidden = true;
   showProblem(error.code === "request_not_found" ? words.no_such_request : error.message);
@@ -93,7 +116,7 @@ function draw(status) {
   const isOver = terminal.includes(status.status);
   const stage = status.status === "processing" && status.stage ? status.stage : status.status;
   byId("patient").textContent = patientOf(formOf(status.series_id));
-  setText("headline", words[stage] || stage);
+  setText("headline", headlineOf(status, stage));
   const progress = byId("progress");
   progress.hidden = isOver;
   if (status.status === "processing" && status.progress != null) progress.value = status.progress;
@@ -104,21 +127,23 @@ function draw(status) {
   byId("retry").hidden = !["failed", "cancelled"].includes(status.status);
   if (status.status === "failed" && status.failure)
     showProblem(`${status.failure.message} ${words.try_again_hint}`);
+  if (isOver) end();
   if (status.status === "completed" && drawn !== status.request_id) {
     drawn = status.request_id;
-    setText("headline", status.result.tumor_detected ? words.completed : words.nothing_found);
     byId("detail").textContent = fill(words.worker, { name: status.processed_by || "—" });
     showResult(status.result, formOf(status.series_id), status.artifacts);
   }
 }
 
-// A live region speaks whenever its text is set, so it is set only where it changes.
-function setText(id, text) {
-  if (byId(id).textContent !== text) byId(id).textContent = text;
+function headlineOf(status, stage) {
+  const reason = status.failure && words.failures[status.failure.code];
+  if (reason) return fill(words.failed_because, { reason });
+  if (status.result && !status.result.tumor_detected) return words.nothing_found;
+  return words[stage] || stage;
 }
 
 function detailOf(status, elapsed) {
-  const parts = [];
+  const parts = remark ? [remark] : [];
   if (status.status === "pending" && status.place_in_queue)
     parts.push(fill(words.place, { place: formatNumber(status.place_in_queue) }));
   if (status.status === "processing" && status.progress != null)

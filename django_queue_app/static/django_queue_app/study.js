@@ -11,33 +11,38 @@ function prepare(form) {
   const boxes = [...form.querySelectorAll("input[type=checkbox]")];
   const button = form.querySelector("button[type=submit]");
   let order = preselected(boxes);
+  let isUnderWay = false; // with these series and this model: asking again would change nothing
+  const free = () => {
+    isUnderWay = false;
+    draw();
+  };
   const draw = () => {
     for (const box of boxes) {
       const place = order.indexOf(box);
       box.checked = place >= 0;
       box.parentElement.querySelector(".order").textContent = place >= 0 ? place + 1 : "";
     }
-    button.disabled = order.length === 0;
+    button.disabled = isUnderWay || order.length === 0;
   };
   for (const box of boxes) {
     box.addEventListener("change", () => {
       order = box.checked ? [...order, box] : order.filter((other) => other !== box);
-      draw();
+      free();
     });
   }
+  form.elements.model?.addEventListener("change", free);
   draw();
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     if (button.disabled) return;
-    button.disabled = true; // at once, so that it can't be pressed twice
-    showSending(form);
+    showSending(form); // ends what was shown before, of this study or another
+    isUnderWay = true; // at once, so that it can't be pressed twice
+    draw();
     try {
       const filed = await send(order.map((box) => box.value), form.elements.model?.value);
-      follow(filed.request_id, filed.deduplicated ? words.already_running : "");
+      follow(filed.request_id, filed.deduplicated ? words.already_running : "", free);
     } catch (error) {
-      follow(null, error.message);
-    } finally {
-      button.disabled = order.length === 0;
+      follow(null, error.message, free);
     }
   });
 }
@@ -81,7 +86,11 @@ for (const form of document.querySelectorAll("form.languages"))
     form.elements.next.value = location.pathname + location.hash;
   });
 
-if (location.hash.length > 1 && location.hash !== "#main") follow(location.hash.slice(1));
-window.addEventListener("hashchange", () => {
-  if (location.hash.length > 1 && location.hash !== "#main") follow(location.hash.slice(1));
-});
+// The address names the request; anything else in it, like the link to the content, is none.
+function followAddress() {
+  const named = location.hash.slice(1);
+  if (/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(named)) follow(named);
+}
+
+followAddress();
+window.addEventListener("hashchange", followAddress);
