@@ -15,7 +15,7 @@ import nibabel
 import numpy as np
 import numpy.typing as npt
 
-from demo.anatomy import SEQUENCES, draw_anatomy
+from demo.anatomy import draw_anatomy
 from demo.phantom import REGIONS, ScanQuality, lay_out, region_mask, render
 from demo.phantom_dicom import AXIAL, PROTOCOLS, Protocol, Scan, write_series
 from worker.adapters.dicom_read import list_files, read_series
@@ -23,6 +23,7 @@ from worker.core.job import Case, SeriesFiles
 
 FULL = (240, 240, 155, 4)  # BraTS: columns, rows, slices, series
 HEAD_MM = (240.0, 240.0, 155.0)
+_TILTS = ((0.0, 0.0, 0.0), (3.0, 2.0, -4.0), (-3.0, 5.0, 2.0), (6.0, -2.0, 3.0))
 _FULL_SCALE = 2000.0
 _QUALITY = ScanQuality(noise=0.03, bias=0.15, gain=1.0)
 
@@ -64,18 +65,31 @@ def size_of(text: str) -> Size:
     return columns, rows, slices, series
 
 
-def make_case(folder: Path, size: Size = FULL, *, seed: int = 5) -> MadeCase:
-    """Write the series of one head into `folder`."""
-    scene = lay_out(draw_anatomy(seed, lesions=1), _protocol(0, size).grid)
+def make_case(
+    folder: Path, size: Size = FULL, *, seed: int = 5, is_tilted: bool = False
+) -> MadeCase:
+    """Write the series of one head into `folder`.
+
+    Parameters
+    ----------
+    size : tuple of int
+        Columns, rows, slices, and series (at most four).
+    is_tilted : bool
+        Give each further series a grid of its own, so that it must be resampled.
+    """
+    anatomy = draw_anatomy(seed, lesions=1)
+    main = scene = lay_out(anatomy, _protocol(0, size, is_tilted=False).grid)
     folders = []
     for index in range(size[3]):
-        protocol = _protocol(index % len(SEQUENCES), size)
+        protocol = _protocol(index, size, is_tilted=is_tilted)
+        if is_tilted and index:
+            scene = lay_out(anatomy, protocol.grid)
         image = render(scene, protocol.sequence, _QUALITY, (seed, index))
         scaled = image * (_FULL_SCALE / np.percentile(image[::4, ::4, ::4], 99.9))
         pixels = np.clip(np.rint(scaled), 0, 4095).astype(np.uint16)
         folders.append(folder / f"{index}-{protocol.sequence}")
         write_series(Scan(protocol=protocol, pixels=pixels), folders[-1], seed)
-    regions = np.stack([region_mask(scene.labels, name) for name in REGIONS]).astype(np.uint8)
+    regions = np.stack([region_mask(main.labels, name) for name in REGIONS]).astype(np.uint8)
     return MadeCase(folders=tuple(folders), regions=regions)
 
 
@@ -91,7 +105,7 @@ def write_volumes(made: MadeCase, folder: Path, names: Sequence[str]) -> tuple[P
     return tuple(paths)
 
 
-def _protocol(index: int, size: Size) -> Protocol:
+def _protocol(index: int, size: Size, *, is_tilted: bool) -> Protocol:
     spacing = tuple(whole / count for whole, count in zip(HEAD_MM, size[:3], strict=True))
     return replace(
         PROTOCOLS[index],
@@ -99,6 +113,6 @@ def _protocol(index: int, size: Size) -> Protocol:
         spacing_mm=spacing,
         thickness_mm=spacing[2],
         plane=AXIAL,
-        tilt_degrees=(0.0, 0.0, 0.0),
+        tilt_degrees=_TILTS[index] if is_tilted else (0.0, 0.0, 0.0),
         centre_mm=(0.0, 0.0, 10.0),
     )
