@@ -10,7 +10,6 @@ benchmark mode, which would make results differ between runs, and the checkpoint
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from monai.transforms import Compose
 from monai.transforms.transform import MapTransform
 
 from worker.adapters.engine_monai.bundle_imports import importable
+from worker.adapters.engine_monai.faults import let_warnings_pass
 from worker.adapters.engine_monai.parts import IMAGE_KEY, Parts, Transform
 from worker.adapters.engine_monai.weights import is_torchscript, load_torchscript, load_weights
 from worker.catalogue import ModelEntry, find_weights, inference_config
@@ -94,12 +94,10 @@ def _parser(bundle: Path, device: torch.device) -> ConfigParser:
 
 def _read_meta(parser: ConfigParser, bundle: Path) -> None:
     """Read the metadata too, which a configuration can refer to as ``@_meta_``."""
-    with warnings.catch_warnings():
-        # MONAI 1.6 renames optional_packages_version, which every published bundle still has.
-        warnings.filterwarnings("ignore", "Detected deprecated name", UserWarning)
-        for name in ("metadata.json", "metadata.yaml", "metadata.yml"):
-            if (bundle / "configs" / name).is_file():
-                parser.read_meta(str(bundle / "configs" / name))
+    let_warnings_pass()
+    for name in ("metadata.json", "metadata.yaml", "metadata.yml"):
+        if (bundle / "configs" / name).is_file():
+            parser.read_meta(str(bundle / "configs" / name))
 
 
 def _part(parser: ConfigParser, *names: str) -> Any:

@@ -20,7 +20,8 @@ def report_device(name: str) -> dict[str, Any]:
     dict
         ``torch`` and ``cuda`` (the version torch is built for, None for a CPU build) as texts,
         ``driver_cuda`` (the newest CUDA that the installed driver knows; None without a driver),
-        ``memory`` in bytes for a CUDA device: ``total`` and ``free``.
+        ``memory`` in bytes for a CUDA device: ``total`` and ``free``; ``devices``: how many of its
+        kind there are.
     """
     memory: dict[str, int] = {}
     device = torch.device(name)
@@ -32,6 +33,7 @@ def report_device(name: str) -> dict[str, Any]:
         "cuda": torch.version.cuda,
         "driver_cuda": _driver_cuda(),
         "memory": memory,
+        "devices": torch.cuda.device_count() if device.type == "cuda" else 1,
     }
 
 

@@ -4,62 +4,50 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from monai.data import MetaTensor
 
 from worker.adapters.engine_monai.bundle import apply_threshold, load_bundle
 from worker.adapters.engine_monai.bundle_imports import importable
+from worker.adapters.engine_monai.device import Device, choose_device
 from worker.adapters.engine_monai.faults import mapped_faults
 from worker.adapters.engine_monai.labels import to_labels
 from worker.adapters.engine_monai.parts import Data, Parts
-from worker.adapters.engine_monai.progress import count_windows, counted
+from worker.adapters.engine_monai.running import NetworkRunner
 from worker.adapters.engine_monai.single_file import load_single_file
 from worker.adapters.engine_monai.steps import (
+    is_same_on_a_card,
     postprocess,
     prepare,
     prepared_image,
-    single_output,
 )
 from worker.adapters.engine_monai.volume import on_input_grid
 from worker.catalogue import ModelEntry
-from worker.core.errors import ModelInvalid, SeriesInvalid, SettingsError
+from worker.core.errors import EngineOutOfMemory, ModelInvalid, SeriesInvalid
 from worker.core.segments import Labels
+from worker.model_memory import ModelMemory
 
 FloatArray = npt.NDArray[np.floating[Any]]
 
 logger = logging.getLogger(__name__)
 
-
-def choose_device(wanted: str) -> torch.device:
-    """Turn DEVICE (auto, cpu, cuda, cuda:N) into a device that exists.
-
-    Raises
-    ------
-    SettingsError
-        CUDA was asked for, and torch finds no such device.
-    """
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if wanted == "auto":
-        return torch.device("cuda:0" if count else "cpu")
-    device = torch.device("cuda:0" if wanted == "cuda" else wanted)
-    if device.type == "cuda" and (device.index or 0) >= count:
-        raise SettingsError(
-            f"DEVICE: {wanted}, but torch {torch.__version__} finds {count} CUDA devices: install "
-            "a torch build for CUDA and NVIDIA's driver, or set DEVICE=cpu."
-        )
-    return device
+_PREPROCESSING = "preparing the images"
+_POSTPROCESSING = "making the mask from the network's output"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class _Warm:
+    """A loaded model; `is_prepared_on_card` is taken back when that fails."""
+
     entry: ModelEntry
     parts: Parts
+    runner: NetworkRunner
+    is_prepared_on_card: bool
     notes: tuple[str, ...] = ()
 
 
@@ -74,13 +62,26 @@ class MonaiEngine:
         For every model whose postprocessing has one; a model's own option comes first.
     threads : int, optional
         CPU threads of one operation; torch's choice by default.
+    known : ModelMemory, optional
+        How networks were run before; by default it is learned anew and kept for this process.
+
+    Notes
+    -----
+    One thread loads and segments; others may read and write other cases meanwhile. What belongs to
+    the process (threads, cuDNN's switches) is set here, once, and never for one case.
     """
 
     def __init__(
-        self, device: str = "auto", *, threshold: float | None = None, threads: int | None = None
+        self,
+        device: str = "auto",
+        *,
+        threshold: float | None = None,
+        threads: int | None = None,
+        known: ModelMemory | None = None,
     ) -> None:
-        self._device = choose_device(device)
+        self._device = Device(choose_device(device))
         self._threshold = threshold
+        self._known = known or ModelMemory()
         self._warm: dict[str, _Warm] = {}
         if threads is not None:
             torch.set_num_threads(threads)
@@ -91,7 +92,7 @@ class MonaiEngine:
     @property
     def device(self) -> str:
         """The device in torch's words, such as ``cuda:0`` or ``cpu``."""
-        return str(self._device)
+        return str(self._device.torch)
 
     def load(self, model: ModelEntry) -> None:
         """Bring a model into memory; a second call for the same one costs nothing."""
@@ -128,63 +129,77 @@ class MonaiEngine:
         warm = self._warmed(model)
         parts = warm.parts
         with torch.inference_mode(), _imports_of(model):
-            data = self._preprocess(parts, channels, affine_ras)
-            prediction = self._infer(parts, data, model, on_progress)
-            with mapped_faults("making the mask from the network's output", self._device):
-                prediction = postprocess(parts, data, prediction)
-                shape = (channels.shape[1], channels.shape[2], channels.shape[3])
-                labels = to_labels(on_input_grid(prediction, shape, affine_ras), model)
-        return replace(labels, notes=warm.notes)
+            data = self._prepare(warm, channels, affine_ras)
+            prediction = warm.runner.run(prepared_image(parts, data), on_progress)
+            shape = (channels.shape[1], channels.shape[2], channels.shape[3])
+            discrete = self._postprocess(parts, data, prediction.output)
+            with mapped_faults(_POSTPROCESSING, self._device.torch):
+                labels = to_labels(on_input_grid(discrete, shape, affine_ras), model)
+        return replace(labels, notes=warm.notes + prediction.notes)
+
+    def prepare(self, model: ModelEntry, channels: FloatArray, affine_ras: FloatArray) -> Data:
+        """Do a model's preprocessing alone; what `segment` would run the network on."""
+        with torch.inference_mode(), _imports_of(model):
+            return self._prepare(self._warmed(model), channels, affine_ras)
+
+    def runner(self, model: ModelEntry) -> NetworkRunner:
+        """Give what runs a model's network, for measuring it apart from its steps."""
+        return self._warmed(model).runner
 
     def _load(self, model: ModelEntry) -> _Warm:
-        build = load_bundle if model.format == "bundle" else load_single_file
-        with mapped_faults(f"loading {model.name}", self._device):
-            parts = build(model, self._device)
+        try:
+            parts = self._load_parts(model)
+        except EngineOutOfMemory:
+            others = self._warm.keys() - {model.name}
+            if not others:
+                raise
+            parts = None
+        if parts is None:
+            # Models that were warm for other requests make room for the one that is wanted.
+            self._let_go(but=model.name)
+            parts = self._load_parts(model)
         threshold = model.options.get("threshold", self._threshold)
         notes = () if threshold is None else (_set_threshold(parts, float(threshold)),)
         logger.info("model_loaded", extra={"model": model.name, "device": self.device})
-        return _Warm(entry=model, parts=parts, notes=notes)
+        return _Warm(
+            entry=model,
+            parts=parts,
+            runner=NetworkRunner(model, parts, self._device, self._known),
+            is_prepared_on_card=self._device.is_card and is_same_on_a_card(parts.preprocessing),
+            notes=notes,
+        )
 
-    def _preprocess(self, parts: Parts, channels: FloatArray, affine_ras: FloatArray) -> Data:
-        with mapped_faults("preparing the images", self._device):
-            return prepare(parts, channels, affine_ras)
+    def _load_parts(self, model: ModelEntry) -> Parts:
+        build = load_bundle if model.format == "bundle" else load_single_file
+        with mapped_faults(f"loading {model.name}", self._device.torch):
+            return build(model, self._device.torch)
 
-    def _infer(
-        self, parts: Parts, data: Data, model: ModelEntry, on_progress: Callable[[float], None]
-    ) -> torch.Tensor:
-        image = prepared_image(parts, data)
-        is_half = model.options.get("amp", parts.is_mixed_precision)
-        if self._device.type == "cuda" and is_half:
-            prediction = self._forward(parts, image, on_progress, torch.float16)
-            if _is_finite(prediction):
-                return prediction
-            logger.warning("half_precision_overflowed", extra={"model": model.name})
-        prediction = self._forward(parts, image, on_progress, None)
-        if not _is_finite(prediction):
-            raise ModelInvalid(
-                f"The network of {model.name!r} gave values that are not numbers: its weights or "
-                "its preprocessing don't fit these images.",
-                code="network_not_finite",
-            )
-        return prediction
+    def _let_go(self, *, but: str) -> None:
+        self._warm = {name: warm for name, warm in self._warm.items() if name == but}
+        self._device.release()
 
-    def _forward(
-        self,
-        parts: Parts,
-        image: torch.Tensor,
-        on_progress: Callable[[float], None],
-        half: torch.dtype | None,
-    ) -> torch.Tensor:
-        plain = image.as_tensor() if isinstance(image, MetaTensor) else image
-        windows = count_windows(parts.inferer, tuple(plain.shape[1:]))
-        with (
-            mapped_faults("running the network", self._device),
-            counted(parts.network, windows, on_progress),
-            _precision(half),
-        ):
-            batch = plain[None].to(self._device, dtype=torch.float32)
-            output = parts.inferer(inputs=batch, network=parts.network)
-        return single_output(output)[0].float()
+    def _prepare(self, warm: _Warm, channels: FloatArray, affine_ras: FloatArray) -> Data:
+        if warm.is_prepared_on_card:
+            try:
+                with mapped_faults(_PREPROCESSING, self._device.torch):
+                    return prepare(warm.parts, channels, affine_ras, self._device.torch)
+            except (EngineOutOfMemory, ModelInvalid) as error:
+                logger.warning("prepared_on_the_host", extra={"reason": error.message})
+                warm.is_prepared_on_card = False
+            self._device.release()
+        with mapped_faults(_PREPROCESSING, self._device.torch):
+            return prepare(warm.parts, channels, affine_ras)
+
+    def _postprocess(self, parts: Parts, data: Data, output: torch.Tensor) -> torch.Tensor:
+        try:
+            with mapped_faults(_POSTPROCESSING, self._device.torch):
+                return postprocess(parts, data, output)
+        except EngineOutOfMemory:
+            if output.device.type == "cpu":
+                raise
+        self._device.release()
+        with mapped_faults(_POSTPROCESSING, self._device.torch):
+            return postprocess(parts, data, output.cpu())
 
 
 def _set_threshold(parts: Parts, threshold: float) -> str:
@@ -216,15 +231,6 @@ def _check_channels(model: ModelEntry, channels: FloatArray) -> None:
                 f"The {name} series is empty: every voxel has the value {lowest:g}.",
                 code="constant_image",
             )
-
-
-def _is_finite(prediction: torch.Tensor) -> bool:
-    # The sum is NaN or infinite if any value is; a mask of isfinite would cost a volume of memory.
-    return bool(torch.isfinite(prediction.sum(dtype=torch.float64)))
-
-
-def _precision(half: torch.dtype | None) -> AbstractContextManager[Any]:
-    return nullcontext() if half is None else torch.autocast("cuda", dtype=half)
 
 
 @contextmanager

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import gc
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
+from worker.adapters.engine_monai.device import Device
 from worker.core.errors import EngineBroken, EngineOutOfMemory, ModelInvalid, WorkerError
 
 # torch gives the CPU allocator's and cuBLAS's failures no class of their own, and TorchScript wraps
@@ -38,37 +38,36 @@ def mapped_faults(step: str, device: torch.device) -> Iterator[None]:
     ------
     EngineOutOfMemory, EngineBroken, ModelInvalid
     """
+    let_warnings_pass()
+    failed = True
     try:
-        with _own_warnings():
-            yield
+        yield
+        failed = False
     except WorkerError:
         raise
     except Exception as error:
         raise _mapped(error, step, device) from error
     finally:
-        # A failed case must not leave its tensors to the next one.
-        if device.type == "cuda":
-            _release_cuda_memory()
+        # A failed case must not leave its tensors to the next one. Not after every case: the next
+        # one takes the same memory from torch's reserve at no cost.
+        if failed:
+            Device(device).release()
 
 
-@contextmanager
-def _own_warnings() -> Iterator[None]:
-    """Let no warning of torch, MONAI or a bundle become an error, however Python was started."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("default")
-        warnings.simplefilter("ignore", DeprecationWarning)
-        warnings.simplefilter("ignore", FutureWarning)
-        # The BraTS bundle's Invertd has nothing to invert, and MONAI says so for each case.
-        warnings.filterwarnings("ignore", "inverse has been called", UserWarning)
-        yield
+def let_warnings_pass() -> None:
+    """Let no warning of torch, MONAI or a bundle become an error, however Python was started.
 
-
-def _release_cuda_memory() -> None:
-    try:
-        gc.collect()
-        torch.cuda.empty_cache()
-    except RuntimeError:
-        return  # after a device fault every CUDA call fails; the first error says why
+    The filters are the process's, shared by threads that read and write other cases meanwhile, so
+    they are added and never put back: whoever restored an older list would take them from another.
+    Adding them again changes nothing.
+    """
+    warnings.simplefilter("default")
+    warnings.simplefilter("ignore", DeprecationWarning)
+    warnings.simplefilter("ignore", FutureWarning)
+    # The BraTS bundle's Invertd has nothing to invert, and MONAI says so for each case.
+    warnings.filterwarnings("ignore", "inverse has been called", UserWarning)
+    # MONAI 1.6 renames optional_packages_version, which every published bundle still has.
+    warnings.filterwarnings("ignore", "Detected deprecated name", UserWarning)
 
 
 def _mapped(error: BaseException, step: str, device: torch.device) -> WorkerError:

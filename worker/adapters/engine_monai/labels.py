@@ -27,14 +27,15 @@ def to_labels(prediction: torch.Tensor, entry: ModelEntry) -> Labels:
     ModelInvalid
         Not discrete, or a label that has no code.
     """
-    array = _discrete(prediction)
-    if array.shape[0] == 1:
-        return _label_map(array[0], entry)
-    if entry.has_background_channel and array.shape[0] == len(entry.output_channels):
-        if (array.sum(axis=0) == 1).all():
-            return _label_map(array.argmax(axis=0).astype(np.uint8), entry)
-        array = array[1:]
-    return _regions(array, entry)
+    discrete = _discrete(prediction)
+    if discrete.shape[0] == 1:
+        return _label_map(_array(discrete[0]), entry)
+    if entry.has_background_channel and discrete.shape[0] == len(entry.output_channels):
+        if bool((discrete.sum(dim=0, dtype=torch.int32) == 1).all()):
+            # On the device: one volume of bytes travels, not one for each class.
+            return _label_map(_array(discrete.argmax(dim=0).to(torch.uint8)), entry)
+        discrete = discrete[1:]
+    return _regions(_array(discrete), entry)
 
 
 def found_values(prediction: torch.Tensor) -> frozenset[int]:
@@ -43,23 +44,38 @@ def found_values(prediction: torch.Tensor) -> frozenset[int]:
     return frozenset(int(value) for value in values) - {0}
 
 
-def _discrete(prediction: torch.Tensor) -> npt.NDArray[np.unsignedinteger[Any]]:
+def as_labels(prediction: torch.Tensor) -> torch.Tensor:
+    """Give a discrete prediction in as few bytes as hold it; anything else as it is."""
+    lowest, highest = float(prediction.min()), float(prediction.max())
+    is_small = lowest >= 0 and highest <= np.iinfo(np.uint8).max
+    return prediction.to(torch.uint8) if is_small and _is_whole(prediction) else prediction
+
+
+def _is_whole(prediction: torch.Tensor) -> bool:
+    return not prediction.is_floating_point() or bool((prediction == prediction.round()).all())
+
+
+def _array(labels: torch.Tensor) -> npt.NDArray[np.unsignedinteger[Any]]:
+    array = labels.numpy(force=True)
+    return array if labels.dtype is torch.uint8 else array.astype(np.uint16)
+
+
+def _discrete(prediction: torch.Tensor) -> torch.Tensor:
+    """Give label values as uint8, or as int32 where they need it, still on the device."""
     if prediction.ndim != 4:
         raise ModelInvalid(
             f"The model gave {prediction.ndim} axes where (channels, columns, rows, slices) were "
             "expected."
         )
     highest, lowest = float(prediction.max()), float(prediction.min())
-    if prediction.is_floating_point() and not bool((prediction == prediction.round()).all()):
+    if not _is_whole(prediction):
         raise ModelInvalid(
             "The model's postprocessing leaves probabilities where labels were expected: it needs "
             "AsDiscreted."
         )
     if lowest < 0 or highest > np.iinfo(np.uint16).max:
         raise ModelInvalid(f"The model gave labels from {lowest:g} to {highest:g}.")
-    dtype = torch.uint8 if highest <= np.iinfo(np.uint8).max else torch.int32
-    array = prediction.to(dtype).numpy(force=True)
-    return array if dtype is torch.uint8 else array.astype(np.uint16)
+    return prediction.to(torch.uint8 if highest <= np.iinfo(np.uint8).max else torch.int32)
 
 
 def _label_map(array: npt.NDArray[np.unsignedinteger[Any]], entry: ModelEntry) -> Labels:

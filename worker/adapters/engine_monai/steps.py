@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from monai.data import MetaTensor
+from monai.transforms import Compose
 
 from worker.adapters.engine_monai.parts import PREDICTION_KEY, Data, Parts, network_input
 from worker.adapters.engine_monai.volume import to_data
@@ -16,7 +17,42 @@ from worker.core.errors import ModelInvalid
 FloatArray = npt.NDArray[np.floating[Any]]
 
 
-def prepare(parts: Parts, channels: FloatArray, affine_ras: FloatArray) -> Data:
+# Transforms that do the same on a GPU: arithmetic on voxels, flips, interpolation. What is not
+# named here (a bundle's own code, expressions, what goes through NumPy) runs on the host.
+_SAME_ON_A_CARD = frozenset(
+    name + suffix
+    for name in (
+        "CastToType",
+        "ConcatItems",
+        "CropForeground",
+        "DivisiblePad",
+        "EnsureType",
+        "NormalizeIntensity",
+        "Orientation",
+        "ResizeWithPadOrCrop",
+        "ScaleIntensity",
+        "ScaleIntensityRange",
+        "Spacing",
+        "SpatialPad",
+    )
+    for suffix in ("", "d", "D", "Dict")
+)
+
+
+def is_same_on_a_card(transform: Any) -> bool:
+    """Whether preprocessing may be done where the network runs: only by MONAI's own known steps."""
+    if isinstance(transform, Compose):
+        return all(is_same_on_a_card(inner) for inner in transform.transforms)
+    kind = type(transform)
+    return kind.__module__.startswith("monai.transforms.") and kind.__name__ in _SAME_ON_A_CARD
+
+
+def prepare(
+    parts: Parts,
+    channels: FloatArray,
+    affine_ras: FloatArray,
+    device: torch.device | None = None,
+) -> Data:
     """Apply a model's preprocessing.
 
     Parameters
@@ -25,8 +61,10 @@ def prepare(parts: Parts, channels: FloatArray, affine_ras: FloatArray) -> Data:
     channels : (C, I, J, K) float32
     affine_ras : (4, 4)
         Voxel index -> RAS, mm.
+    device : torch.device, optional
+        Where the transforms run; the host by default.
     """
-    data = parts.preprocessing(to_data(channels, affine_ras, parts.image_keys))
+    data = parts.preprocessing(to_data(channels, affine_ras, parts.image_keys, device))
     if not isinstance(data, dict) or network_input(parts, data) is None:
         raise ModelInvalid("The model's preprocessing gives no single image for the network.")
     return data

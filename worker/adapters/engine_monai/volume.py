@@ -12,6 +12,7 @@ from monai.data import MetaTensor
 from monai.transforms import SpatialResample
 from monai.utils import MetaKeys, SpaceKeys
 
+from worker.adapters.engine_monai.labels import as_labels
 from worker.adapters.engine_monai.parts import Data
 from worker.core.errors import ModelInvalid
 
@@ -22,7 +23,12 @@ FloatArray = npt.NDArray[np.floating[Any]]
 GRID_TOLERANCE_MM = 0.01
 
 
-def to_data(channels: FloatArray, affine_ras: FloatArray, keys: tuple[str, ...]) -> Data:
+def to_data(
+    channels: FloatArray,
+    affine_ras: FloatArray,
+    keys: tuple[str, ...],
+    device: torch.device | None = None,
+) -> Data:
     """Make what a bundle's `LoadImaged` and `EnsureChannelFirstd` would have made.
 
     Parameters
@@ -32,6 +38,8 @@ def to_data(channels: FloatArray, affine_ras: FloatArray, keys: tuple[str, ...])
         Voxel index -> RAS, mm.
     keys : tuple of str
         One key for all channels, or one for each.
+    device : torch.device, optional
+        Where the images are put; the host by default.
     """
     if len(keys) not in (1, channels.shape[0]):
         raise ModelInvalid(
@@ -41,17 +49,18 @@ def to_data(channels: FloatArray, affine_ras: FloatArray, keys: tuple[str, ...])
     parts = [channels] if len(keys) == 1 else [channel[None] for channel in channels]
     data: Data = {}
     for key, part in zip(keys, parts, strict=True):
-        image = _meta_tensor(part, affine_ras)
+        image = _meta_tensor(part, affine_ras, device)
         data[key] = image
         data[f"{key}_meta_dict"] = dict(image.meta)  # bundles that load with image_only=False
     return data
 
 
-def _meta_tensor(channels: FloatArray, affine_ras: FloatArray) -> MetaTensor:
+def _meta_tensor(
+    channels: FloatArray, affine_ras: FloatArray, device: torch.device | None
+) -> MetaTensor:
     affine = torch.as_tensor(np.asarray(affine_ras, dtype=np.float64))
     return MetaTensor(
-        # A copy: a bundle's transforms may change it in place, and the caller still needs its own.
-        torch.from_numpy(np.array(channels, dtype=np.float32, order="C")),
+        _copy(channels, device or torch.device("cpu")),
         affine=affine,
         meta={
             MetaKeys.ORIGINAL_AFFINE: affine.numpy().copy(),
@@ -61,6 +70,13 @@ def _meta_tensor(channels: FloatArray, affine_ras: FloatArray) -> MetaTensor:
             "filename_or_obj": "case",
         },
     )
+
+
+def _copy(channels: FloatArray, device: torch.device) -> torch.Tensor:
+    """Give a copy: a bundle's transforms may change it in place; the caller still needs its own."""
+    if device.type == "cpu" or not channels.flags.writeable:
+        return torch.from_numpy(np.array(channels, dtype=np.float32, order="C")).to(device)
+    return torch.from_numpy(np.ascontiguousarray(channels, dtype=np.float32)).to(device)
 
 
 def on_input_grid(
@@ -90,7 +106,10 @@ def on_input_grid(
         mode="nearest", padding_mode="zeros", align_corners=True, dtype=torch.float64
     )
     return _plain(
-        resample(prediction.cpu(), dst_affine=torch.as_tensor(affine_ras), spatial_size=shape)
+        # On the host, where it is known to be right; as labels, of which fewer bytes travel.
+        resample(
+            as_labels(prediction).cpu(), dst_affine=torch.as_tensor(affine_ras), spatial_size=shape
+        )
     )
 
 

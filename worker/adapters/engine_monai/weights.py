@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import pickle
-import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from worker.adapters.engine_monai.faults import let_warnings_pass
 from worker.core.errors import ModelInvalid
 
 # Where checkpoints keep the network among optimiser and epoch, and what wrappers prepend to names.
@@ -62,17 +62,15 @@ def load_torchscript(path: Path, device: torch.device) -> torch.nn.Module:
             f"{path.name} holds no TorchScript program (weights alone, perhaps): save the network "
             "with torch.jit.script(network).save(...), or make a MONAI bundle of it."
         )
-    with warnings.catch_warnings():
-        # torch 2.13 names torch.export as its successor; the files in the wild are these.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        warnings.simplefilter("ignore", FutureWarning)
-        try:
-            load: Callable[..., torch.nn.Module] = torch.jit.load
-            return _Program(load(str(path), map_location=device))
-        except (RuntimeError, ValueError) as error:
-            raise ModelInvalid(
-                f"{path.name} can't be read as a TorchScript: {_first_line(error)}."
-            ) from error
+    # torch 2.13 names torch.export as its successor; the files in the wild are these.
+    let_warnings_pass()
+    try:
+        load: Callable[..., torch.nn.Module] = torch.jit.load
+        return _Program(load(str(path), map_location=device))
+    except (RuntimeError, ValueError) as error:
+        raise ModelInvalid(
+            f"{path.name} can't be read as a TorchScript: {_first_line(error)}."
+        ) from error
 
 
 class _Program(torch.nn.Module):
