@@ -7,7 +7,7 @@ feeds which channel, each label's code) comes from ``metadata.json`` and from co
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -30,12 +30,36 @@ _FORMAT_OF_SUFFIX: Mapping[str, ModelFormat] = {
     ".pt": "torchscript",
     ".pt2": "export",
 }
-MODEL_OPTIONS: Mapping[str, type] = {
-    "allow_random_weights": bool,  # run a bundle without weights, for tests of the path
-    "amp": bool,  # half precision on CUDA; else what the bundle says
-    "threshold": float,  # of AsDiscrete; else inference.threshold, else what the bundle says
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Kind:
+    """What an option may be, and how that is said."""
+
+    expected: str
+    is_good: Callable[[Any], bool]
+
+
+_FLAG = _Kind(expected="true or false", is_good=lambda value: isinstance(value, bool))
+_NUMBER = _Kind(expected="a number such as 0.5", is_good=lambda value: isinstance(value, float))
+_COUNT = _Kind(
+    expected="a whole number from 1 on",
+    is_good=lambda value: isinstance(value, int) and not isinstance(value, bool) and value > 0,
+)
+_AMP = _Kind(
+    expected="fp16, bf16, off, true or false",
+    is_good=lambda value: isinstance(value, bool) or value in ("fp16", "bf16", "off"),
+)
+# Those of speed take precedence over what `models bench` found (docs/models.md).
+MODEL_OPTIONS: Mapping[str, _Kind] = {
+    "allow_random_weights": _FLAG,  # run a bundle without weights, for tests of the path
+    "amp": _AMP,  # half precision on CUDA; else what the bundle says
+    "channels_last_3d": _FLAG,  # memory layout on CUDA
+    "compile": _FLAG,  # by torch.compile, where there is a compiler
+    "one_pass": _FLAG,  # the whole volume at once instead of the model's windows
+    "threshold": _NUMBER,  # of AsDiscrete; else inference.threshold, else what the bundle says
+    "window_batch": _COUNT,  # windows at once; else the bundle's, or as many as a card holds
 }
-_KIND_NAMES: Mapping[type, str] = {bool: "true or false", float: "a number such as 0.5"}
 _BACKGROUND_NAMES = {"background", "bg", "back ground", "none"}
 _CONFIG_NAMES = ("inference.json", "inference.yaml", "inference.yml")
 _WEIGHT_SUFFIXES = {".pt", ".pth", ".ts", ".safetensors"}
@@ -360,8 +384,8 @@ def _check_options(model: ModelSettings) -> None:
         kind = MODEL_OPTIONS.get(key)
         if kind is None:
             problems.append(f"expected one of {', '.join(MODEL_OPTIONS)}, got {key!r}")
-        elif not isinstance(value, kind):
-            problems.append(f"{key}: expected {_KIND_NAMES[kind]}, got {value!r}")
+        elif not kind.is_good(value):
+            problems.append(f"{key}: expected {kind.expected}, got {value!r}")
     if problems:
         where = f"config.yaml: models.{model.name}.options: "
         raise ModelInvalid("\n".join(where + problem for problem in problems))
