@@ -14,9 +14,9 @@ from uuid import UUID
 from django.db import transaction
 from django.dispatch import Signal
 
-from django_queue_app import signals
+from django_queue_app import signals, statements
 from django_queue_app.errors import RequestNotFound, WrongState
-from django_queue_app.models import Attempt, Event, SegmentationRequest
+from django_queue_app.models import Attempt, SegmentationRequest
 from django_queue_app.states import Status, is_allowed
 
 logger = logging.getLogger(__name__)
@@ -84,10 +84,9 @@ def move(
             f"요청의 현재 상태({old.label})에서는 할 수 없습니다.",
         )
     values = {"status": to.value, "updated_at": now, **fields}
-    unchanged = SegmentationRequest.objects.filter(
-        pk=request.pk, status=old, lease_id=request.lease_id
-    )
-    if unchanged.update(**values) != 1:
+    unchanged = {"id": request.pk, "old_status": old, "old_lease_id": request.lease_id}
+    update = statements.moving(tuple(values), request.lease_id is not None)
+    if update.execute(**unchanged, **values) != 1:
         raise WrongState
     for name, value in values.items():
         setattr(request, name, value)
@@ -104,8 +103,8 @@ def note(
     detail: str = "",
 ) -> None:
     """Add the event of a change that was just made, and tell whoever waits after the commit."""
-    Event.objects.create(
-        request=request,
+    statements.ADD_EVENT.execute(
+        request=request.pk,
         at=now,
         actor=actor[:200],
         from_status=old,
@@ -162,7 +161,8 @@ def end_attempt(
     attempt.ended_at = now
     attempt.failure_code = code
     attempt.failure_message = message
-    attempt.save(update_fields=["outcome", "ended_at", "failure_code", "failure_message"])
+    values = {name: getattr(attempt, name) for name in statements.ENDED}
+    statements.END_RUN.execute(id=attempt.pk, **values)
 
 
 def end_current_attempt(

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 from uuid import UUID
 
 from django.db import IntegrityError, transaction
-from django.db.models import Exists, F
 from django.utils import timezone
 
-from django_queue_app import changes, wrong_clock
+from django_queue_app import changes, statements, wrong_clock
 from django_queue_app.changes import SERVER, WITHOUT_LEASE
 from django_queue_app.conf import conf
 from django_queue_app.errors import (
@@ -23,16 +23,21 @@ from django_queue_app.errors import (
     RequestCancelled,
     RequestFinished,
     RequestNotFound,
+    Unauthenticated,
     WorkerTokenRequired,
 )
+from django_queue_app.impatient import write_unless_busy
 from django_queue_app.models import ApiToken, Attempt, SegmentationRequest, Worker
-from django_queue_app.querysets import RequestQuerySet
 from django_queue_app.states import FINISHED, Stage, Status
 from django_queue_app.text import clean_text
 
 # A claim reaps at most so many, so that a poll stays short after a long night.
 _REAPED_AT_ONCE = 50
+# In a heartbeat, which writes anyway.
 _WORKER_IS_NOTED_EVERY = timedelta(seconds=10)
+# A poll writes nothing else, and hundreds of idle workers poll every 25 s: every second time will
+# do, for a worker counts as gone after 90 s (`health.ONLINE_FOR`).
+_POLL_IS_NOTED_EVERY = timedelta(seconds=30)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,9 +67,10 @@ def claim(
     """
     now = now or timezone.now()
     require_worker(token)
-    known = note_worker(token, worker, now)
-    seen = _look(token, lease_id, known, now)
-    if not any(seen):
+    said = _said(token, worker)
+    seen = _look(token, lease_id, said, now)
+    _note(seen.worker, said, now)
+    if seen.is_idle:
         return None
     try:
         with transaction.atomic():
@@ -72,7 +78,7 @@ def claim(
                 return _granted_before(token, lease_id, now)
             if seen.has_expired:
                 reap_expired(now)
-            return _grant(token, lease_id, known, now)
+            return _grant(token, lease_id, seen.worker, now)
     except IntegrityError:
         # The same key twice at the same moment: the other call was granted the request.
         with transaction.atomic():
@@ -95,47 +101,62 @@ def note_worker(
 ) -> Worker:
     """Keep what a worker said of itself; write only what is new, or the time now and then."""
     wrong_clock.correct(now)
-    name = clean_text(info.name, 150) or token.name
-    said = {
+    said = _said(token, info, is_legacy=is_legacy)
+    worker = Worker.objects.filter(token=token, name=said["name"]).first()
+    worker = worker or _first_seen(token, said, now)
+    _note(worker, said, now)
+    return worker
+
+
+def _said(token: ApiToken, info: WorkerInfo, *, is_legacy: bool = False) -> dict[str, Any]:
+    return {
+        "name": clean_text(info.name, 150) or token.name,
         "lane": token.lane,
         "version": clean_text(info.version, 64),
         "device": clean_text(info.device, 200),
         "models_offered": sorted({clean_text(model, 100) for model in info.models}),
         "is_legacy": is_legacy,
     }
+
+
+def _first_seen(token: ApiToken, said: Mapping[str, Any], now: datetime) -> Worker:
     fresh = {**said, "first_seen_at": now, "last_seen_at": now}
-    worker = Worker.objects.filter(token=token, name=name).first()
-    if worker is None:
-        worker = Worker.objects.get_or_create(token=token, name=name, defaults=fresh)[0]
-    is_news = any(getattr(worker, key) != value for key, value in said.items())
-    if is_news or now - worker.last_seen_at >= _WORKER_IS_NOTED_EVERY:
-        for key, value in {**said, "last_seen_at": now}.items():
+    return Worker.objects.get_or_create(token=token, name=said["name"], defaults=fresh)[0]
+
+
+def _note(worker: Worker, said: Mapping[str, Any], now: datetime) -> None:
+    ours = Worker.objects.filter(pk=worker.pk)
+    if any(getattr(worker, key) != value for key, value in said.items()):
+        ours.update(**said, last_seen_at=now)
+        for key, value in said.items():
             setattr(worker, key, value)
-        worker.save(update_fields=[*said, "last_seen_at"])
-    return worker
+    elif now - worker.last_seen_at >= _POLL_IS_NOTED_EVERY:
+        write_unless_busy(lambda: ours.update(last_seen_at=now))
 
 
-class _Sight(NamedTuple):
-    """What a claim sees before it begins a transaction."""
+def _look(
+    token: ApiToken, lease_id: UUID, said: Mapping[str, Any], now: datetime
+) -> statements.Sight:
+    """Look what a claim has to do, and set the times right if the clock was set back."""
 
-    was_granted: bool
-    has_expired: bool
-    has_ready: bool
+    def look() -> statements.Sight | None:
+        return statements.look(
+            token=token,
+            name=said["name"],
+            lease_id=lease_id,
+            models=said["models_offered"],
+            now=now,
+        )
 
-
-def _look(token: ApiToken, lease_id: UUID, worker: Worker, now: datetime) -> _Sight:
-    """Look, in one query and without a lock, what this claim has to do.
-
-    Most polls find nothing, and must not queue for SQLite's one writer. What changes after the look
-    is found all the same: a grant by the lease's uniqueness, an expired lease by the next claim.
-    """
-    ready = SegmentationRequest.objects.ready(now, lane=token.lane, models=worker.models_offered)
-    looked = ApiToken.objects.filter(pk=token.pk).values_list(
-        Exists(Attempt.objects.filter(lease_id=lease_id)),
-        Exists(SegmentationRequest.objects.lease_expired(now)),
-        Exists(ready),
-    )
-    return _Sight(*looked.get())
+    seen = look()
+    if seen is None:
+        _first_seen(token, said, now)
+        seen = look()
+    if seen is not None and seen.is_clock_behind and wrong_clock.correct(now):
+        seen = look()
+    if seen is None:
+        raise Unauthenticated  # its token is gone, and the worker's row with it
+    return seen
 
 
 def _granted_before(token: ApiToken, lease_id: UUID, now: datetime) -> SegmentationRequest | None:
@@ -150,11 +171,13 @@ def _granted_before(token: ApiToken, lease_id: UUID, now: datetime) -> Segmentat
 def _grant(
     token: ApiToken, lease_id: UUID, worker: Worker, now: datetime
 ) -> SegmentationRequest | None:
-    ready = SegmentationRequest.objects.ready(
-        now, lane=token.lane, models=worker.models_offered
-    ).not_offered_to_others(token, now)
+    def take(values: Mapping[str, Any]) -> int:
+        return statements.take_best(
+            token=token, models=worker.models_offered, now=now, values=values
+        )
+
     return grant(
-        ready,
+        take,
         token=token,
         lease_id=lease_id,
         worker=worker,
@@ -165,7 +188,7 @@ def _grant(
 
 
 def grant(
-    candidates: RequestQuerySet,
+    take: Callable[[Mapping[str, Any]], int],
     *,
     token: ApiToken,
     lease_id: UUID,
@@ -174,26 +197,17 @@ def grant(
     deadline: timedelta,
     now: datetime,
 ) -> SegmentationRequest | None:
-    """Take the best of some pending requests by one UPDATE; None if there is none to take."""
-    best = candidates.best_first().skipping_locked().values("pk")[:1]
-    taken = SegmentationRequest.objects.filter(pk=best, status=Status.PENDING).update(
-        status=Status.PROCESSING,
-        lease_id=lease_id,
-        lease_expires_at=now + min(lease, deadline),
-        deadline_at=now + deadline,
-        attempt_count=F("attempt_count") + 1,
-        claim_count=F("claim_count") + 1,
-        offered_to=None,
-        offered_until=None,
-        stage=Stage.DOWNLOADING,
-        progress=0.0,
-        started_at=now,
-        updated_at=now,
-        processed_by=worker.name,
-    )
-    if taken != 1:
+    """Take a request by the one UPDATE of `statements.taking`; None if there is none to take."""
+    values = {
+        "lease_id": lease_id,
+        "lease_expires_at": now + min(lease, deadline),
+        "deadline_at": now + deadline,
+        "started_at": now,
+        "processed_by": worker.name,
+    }
+    if take(values) != 1:
         return None
-    request = SegmentationRequest.objects.get(lease_id=lease_id)
+    request = statements.held_by(lease_id)
     open_attempt(request, token=token, worker=worker, lease_id=lease_id, now=now)
     changes.note(request, Status.PENDING, actor=actor_of(worker.name), reason="claimed", now=now)
     return request
@@ -201,14 +215,14 @@ def grant(
 
 def open_attempt(
     request: SegmentationRequest, *, token: ApiToken, worker: Worker, lease_id: UUID, now: datetime
-) -> Attempt:
+) -> None:
     """Write that a run begins."""
-    return Attempt.objects.create(
-        request=request,
+    statements.ADD_RUN.execute(
+        request=request.pk,
         number=request.claim_count,
         lease_id=lease_id,
-        token=token,
-        worker=worker,
+        token=token.pk,
+        worker=worker.pk,
         worker_name=worker.name,
         is_legacy=worker.is_legacy,
         started_at=now,
@@ -290,18 +304,18 @@ def _require_own(attempt: Attempt, token: ApiToken) -> None:
         raise NotYourJob
 
 
-def attempt_of(request_id: UUID, lease_id: UUID, token: ApiToken) -> Attempt:
+def attempt_of(
+    request_id: UUID, lease_id: UUID, token: ApiToken, *, is_locked: bool = False
+) -> Attempt:
     """Return the run of a lease, if the lease is this request's and this worker's.
+
+    With `is_locked` its request is locked until the transaction ends.
 
     Raises
     ------
     RequestNotFound, LeaseNeverIssued, NotYourJob
     """
-    attempt = (
-        Attempt.objects.select_related("request", "token")
-        .filter(lease_id=lease_id, request_id=request_id)
-        .first()
-    )
+    attempt = statements.run_of(lease_id, request_id, is_locked=is_locked)
     if attempt is None:
         if not SegmentationRequest.objects.filter(pk=request_id).exists():
             raise RequestNotFound

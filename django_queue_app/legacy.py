@@ -32,6 +32,7 @@ from django_queue_app.leases import (
 from django_queue_app.models import ApiToken, Attempt, SegmentationRequest, Worker
 from django_queue_app.querysets import RequestQuerySet
 from django_queue_app.results import accept_result, fail_attempt
+from django_queue_app.statements import taking
 from django_queue_app.states import Order, Status
 from django_queue_app.text import clean_text
 
@@ -187,8 +188,12 @@ def _ready(token: ApiToken, now: datetime) -> RequestQuerySet:
 def _claim(
     candidates: RequestQuerySet, token: ApiToken, worker: Worker, now: datetime
 ) -> SegmentationRequest | None:
+    def take(values: Mapping[str, Any]) -> int:
+        rows, written = taking(candidates, values)
+        return rows.update(**written)
+
     return grant(
-        candidates,
+        take,
         token=token,
         lease_id=uuid.uuid4(),
         worker=worker,
@@ -319,4 +324,6 @@ def _open_run(
 ) -> Attempt:
     request.claim_count += 1
     SegmentationRequest.objects.filter(pk=request.pk).update(claim_count=request.claim_count)
-    return open_attempt(request, token=token, worker=worker, lease_id=uuid.uuid4(), now=now)
+    lease_id = uuid.uuid4()
+    open_attempt(request, token=token, worker=worker, lease_id=lease_id, now=now)
+    return Attempt.objects.get(lease_id=lease_id)

@@ -140,10 +140,9 @@ def complete(
     RequestNotFound, LeaseNeverIssued, NotYourJob, RequestCancelled, ArtifactMissing, InvalidRequest
     """
     now = now or timezone.now()
-    attempt = attempt_of(request_id, lease_id, token)
-    request = changes.lock(request_id)
+    attempt = attempt_of(request_id, lease_id, token, is_locked=True)
     return accept_result(
-        request, attempt, result=result, artifacts=artifacts, finalised=finalised, now=now
+        attempt.request, attempt, result=result, artifacts=artifacts, finalised=finalised, now=now
     )
 
 
@@ -191,6 +190,8 @@ def accept_result(
 
 
 def _require_artifacts(attempt: Attempt, artifacts: Mapping[str, str]) -> None:
+    if not artifacts:
+        return
     uploaded = dict(Artifact.objects.filter(attempt=attempt).values_list("name", "sha256"))
     for name, sha256 in artifacts.items():
         if uploaded.get(name) != sha256:
@@ -294,8 +295,8 @@ def release(
 def _current(
     request_id: UUID, lease_id: UUID, token: ApiToken
 ) -> tuple[SegmentationRequest, Attempt]:
-    attempt = attempt_of(request_id, lease_id, token)
-    request = changes.lock(request_id)
+    attempt = attempt_of(request_id, lease_id, token, is_locked=True)
+    request = attempt.request
     if request.status == Status.CANCELLED:
         raise RequestCancelled
     if request.status != Status.PROCESSING or request.lease_id != lease_id:

@@ -14,10 +14,14 @@ import secrets
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+from django.core.cache import cache
 from django.db import IntegrityError, transaction
+from django.db.models import Q
 from django.utils import timezone
 
+from django_queue_app import statements
 from django_queue_app.errors import InvalidRequest, NameTaken
+from django_queue_app.impatient import write_unless_busy
 from django_queue_app.models import ApiToken
 from django_queue_app.states import Lane
 
@@ -120,12 +124,12 @@ def authenticate(
 ) -> ApiToken | None:
     """Return the live token with this secret (and this name, if one is given)."""
     now = now or timezone.now()
-    token = ApiToken.objects.live().select_related("user").filter(digest=digest_of(secret)).first()
+    token = statements.live_token(digest_of(secret))
     if token is None or (name is not None and name != token.name):
         return None
     if token.user is not None and not token.user.is_active:
         return None
-    _note_use(token, now)
+    note_use(token, now)
     return token
 
 
@@ -152,7 +156,21 @@ def revoke(token: ApiToken, *, now: datetime | None = None) -> bool:
     return ApiToken.objects.live().filter(pk=token.pk).update(revoked_at=now) == 1
 
 
-def _note_use(token: ApiToken, now: datetime) -> None:
-    if token.last_used_at is None or now - token.last_used_at >= _USE_IS_NOTED_EVERY:
-        ApiToken.objects.filter(pk=token.pk).update(last_used_at=now)
+def note_use(token: ApiToken, now: datetime) -> None:
+    """Keep when a token was used: once a minute, and not while the database is busy.
+
+    Calls that come at the same moment have all read the same old time, so that the cache lets one
+    of them write, and the condition does among processes that share no cache.
+    """
+    before = now - _USE_IS_NOTED_EVERY
+    if token.last_used_at is not None and token.last_used_at > before:
+        return
+    key = f"segmentation-token-use:{token.digest}:{now.timestamp() // 60:.0f}"
+    if not cache.add(key, 1, timeout=60):
+        return
+    unnoted = Q(last_used_at__isnull=True) | Q(last_used_at__lte=before)
+    ours = ApiToken.objects.filter(unnoted, pk=token.pk)
+    if write_unless_busy(lambda: ours.update(last_used_at=now)):
         token.last_used_at = now
+    else:
+        cache.delete(key)

@@ -11,7 +11,7 @@ import logging
 from datetime import datetime, timedelta
 
 from django.db import transaction
-from django.db.models import Q, Value
+from django.db.models import Q, QuerySet, Value
 
 from django_queue_app.conf import conf
 from django_queue_app.models import Attempt, SegmentationRequest, Worker
@@ -20,20 +20,15 @@ from django_queue_app.states import Status
 logger = logging.getLogger(__name__)
 
 # Several site machines never agree to the millisecond, and a worker that polls is noted every 10 s.
-_TOLERANCE = timedelta(seconds=5)
+TOLERANCE = timedelta(seconds=5)
 
 
 def correct(now: datetime) -> bool:
     """Bring times that lie further ahead than any could back to `now`; tell whether there are any.
 
-    Each claim asks; the signs are a worker that was seen, or a request that was filed, in the
-    future: one query, which looks into two indexes.
+    One query, which looks into two indexes. Claims ask for the `signs` in a query of their own.
     """
-    soon = now + _TOLERANCE
-    seen = Worker.objects.filter(last_seen_at__gt=soon)
-    filed = SegmentationRequest.objects.filter(
-        status=Status.PENDING, created_at__gt=soon, available_at__gt=soon
-    )
+    seen, filed = signs(now + TOLERANCE)
     sign = Value(True)
     if not seen.values_list(sign).union(filed.values_list(sign), all=True)[:1]:
         return False
@@ -43,6 +38,13 @@ def correct(now: datetime) -> bool:
         _correct_requests(now)
     logger.warning("server_clock_set_back")
     return True
+
+
+def signs(soon: datetime) -> tuple[QuerySet[Worker], QuerySet[SegmentationRequest]]:
+    """Return the workers that were seen, and the requests that were filed, in the future."""
+    return Worker.objects.filter(last_seen_at__gt=soon), SegmentationRequest.objects.filter(
+        status=Status.PENDING, created_at__gt=soon, available_at__gt=soon
+    )
 
 
 def _correct_requests(now: datetime) -> None:

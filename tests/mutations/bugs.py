@@ -111,9 +111,9 @@ BUGS = (
     ),
     _site(
         "a lease is looked up by its request only",
-        "leases.py",
-        ".filter(lease_id=lease_id, request_id=request_id)",
-        ".filter(request_id=request_id)",
+        "statements.py",
+        'columns_given(Attempt, "lease_id", "request")',
+        'columns_given(Attempt, "request")',
         "test_results",
     ),
     _site(

@@ -3,15 +3,20 @@ from __future__ import annotations
 import base64
 import io
 import json
+import sqlite3
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.contrib.auth import get_user_model
+from django.core.cache import cache
 from django.core.management import CommandError, call_command
+from django.db import connection
 
 from django_queue_app import tokens
 from django_queue_app.errors import InvalidRequest, NameTaken
 from django_queue_app.models import ApiToken
+from tests.support.counted_statements import counted
 
 pytestmark = pytest.mark.django_db
 NOW = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
@@ -81,6 +86,47 @@ def test_the_time_of_use_is_noted_once_a_minute() -> None:
         tokens.authenticate(secret, now=NOW + timedelta(seconds=seconds))
         token.refresh_from_db()
         assert token.last_used_at == NOW + timedelta(seconds=expected)
+
+
+def test_a_burst_of_calls_notes_the_use_once() -> None:
+    _, secret = make()
+    stale = [ApiToken.objects.get() for _ in range(5)]  # all have read before anybody wrote
+    with counted() as seen:
+        for token in stale:
+            tokens.note_use(token, NOW)
+    assert len(seen) == 1
+    assert ApiToken.objects.get().last_used_at == NOW
+    assert tokens.authenticate(secret, now=NOW) is not None
+
+
+def test_another_process_that_shares_no_cache_does_not_write_again() -> None:
+    make()
+    stale = ApiToken.objects.get()
+    tokens.note_use(ApiToken.objects.get(), NOW)
+    cache.clear()
+    tokens.note_use(stale, NOW + timedelta(seconds=59))
+    assert ApiToken.objects.get().last_used_at == NOW
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.skipif(connection.vendor != "sqlite", reason="only SQLite has a single writer")
+def test_a_call_does_not_wait_for_the_writer_to_note_its_use() -> None:
+    token, secret = make()
+    with sqlite3.connect(connection.settings_dict["NAME"], isolation_level=None) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        began = time.monotonic()
+        assert tokens.authenticate(secret, now=NOW) == token
+        assert time.monotonic() - began < 10  # a write waits for 20 s
+        writer.execute("ROLLBACK")
+    writer.close()
+    token.refresh_from_db()
+    assert token.last_used_at is None
+    tokens.authenticate(secret, now=NOW)
+    token.refresh_from_db()
+    assert token.last_used_at == NOW
+    with connection.cursor() as cursor:  # the next write that matters waits again
+        cursor.execute("PRAGMA busy_timeout")
+        assert cursor.fetchone() == (20_000,)
 
 
 def test_the_token_of_a_user_who_may_not_sign_in_is_nobody() -> None:
