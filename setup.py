@@ -137,6 +137,7 @@ setup(
             "static/**/*",
             "locale/**/*",
         ],
+        "worker": ["locale/**/*"],
     },
     install_requires=REQUIREMENTS[""],
     extras_require={name: wanted for name, wanted in REQUIREMENTS.items() if name},

@@ -8,8 +8,9 @@ from pathlib import Path
 import click
 
 from worker.adapters.input_cache import CacheState, InputCache
-from worker.cli import config_option, json_option
-from worker.settings import load_settings
+from worker.cli import config_option, json_option, read_settings
+from worker.language import said
+from worker.spoken_help import say
 
 _work_dir_option = click.option(
     "--work-dir", type=click.Path(path_type=Path), help="Instead of worker.work_dir."
@@ -33,7 +34,8 @@ def show_cache(config: Path | None, work_dir: Path | None, as_json: bool) -> Non
     if as_json:
         click.echo(json.dumps(body, ensure_ascii=False))
         return
-    click.echo(f"{found.folder}: {_in_words(state)}{'' if found.is_on else ' (off)'}")
+    off = "" if found.is_on else said(" (off)")
+    click.echo(f"{found.folder}: {said(_in_words(state))}{off}")
 
 
 @cache.command("clear")
@@ -48,14 +50,14 @@ def clear_cache(config: Path | None, work_dir: Path | None, as_json: bool) -> No
     if as_json:
         click.echo(json.dumps({**_body(gone), "left": left}))
     else:
-        click.echo(f"Deleted: {_in_words(gone)}")
+        say(f"Deleted: {_in_words(gone)}")
     if left:
-        click.echo(f"Error: {left} could not be deleted: end the worker and try again.", err=True)
+        say(f"Error: {left} could not be deleted: end the worker and try again.", err=True)
         raise SystemExit(1)
 
 
 def _open(config: Path | None, work_dir: Path | None) -> InputCache:
-    settings = load_settings(config)
+    settings = read_settings(config)
     folder = settings.worker.work_dir if work_dir is None else work_dir.resolve()
     return InputCache(folder, settings.cache)
 

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import click
 
-from worker import __version__
+from worker import __version__, language
+from worker.language import said
+from worker.spoken_help import say, spoken
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -41,7 +43,7 @@ class _Root(click.Group):
         if cmd_name not in self._GROUPS:
             return super().get_command(ctx, cmd_name)
         group: click.Group = getattr(import_module(f"worker.{cmd_name}_cli"), cmd_name)
-        return group
+        return spoken(group)
 
     def format_commands(
         self,
@@ -53,8 +55,8 @@ class _Root(click.Group):
             for name, command in self.commands.items()
             if not command.hidden
         ]
-        rows.extend(self._GROUPS.items())
-        with formatter.section("Commands"):
+        rows.extend((name, said(text)) for name, text in self._GROUPS.items())
+        with formatter.section(said("Commands")):
             formatter.write_dl(sorted(rows))
 
 
@@ -137,16 +139,16 @@ def once(
             )
         click.echo(json.dumps(body, ensure_ascii=False))
     elif done is None:
-        click.echo("No request was waiting.")
+        say("No request was waiting.")
     if done is None:
         return
     if done.ending is Ending.FAILED and done.error is not None:
         if not as_json:
-            click.echo(f"Error: {done.error.message}", err=True)
+            say(f"Error: {done.error.message}", err=True)
         raise SystemExit(done.error.exit_code)
     if done.delivery in (Delivered.KEPT, Delivered.REFUSED):
         if not as_json:
-            click.echo("Error: the mask is finished and kept; the site did not take it.", err=True)
+            say("Error: the mask is finished and kept; the site did not take it.", err=True)
         raise SystemExit(EXIT_SERVER_UNAVAILABLE if done.delivery is Delivered.KEPT else 1)
 
 
@@ -201,9 +203,10 @@ def doctor(config: Path | None, as_json: bool) -> None:
     for check in run_checks(config):
         checks.append(check)
         if not as_json:
-            click.echo(f"{check.verdict.value:<4}  {check.name}: {check.found}")
+            verdict, name = said(check.verdict.value), said(check.name)
+            click.echo(f"{verdict:<4}  {name}: {said(check.found)}")
             if check.advice:
-                click.echo(f"      -> {check.advice}")
+                click.echo(f"      -> {said(check.advice)}")
     code = exit_code_of(checks)
     if as_json:
         body = {"ok": code == 0, "checks": [check.to_json() for check in checks]}
@@ -211,12 +214,19 @@ def doctor(config: Path | None, as_json: bool) -> None:
     raise SystemExit(code)
 
 
-def _load(config: Path | None, **changes: Any) -> Settings:
-    from dataclasses import replace
-
+def read_settings(config: Path | None) -> Settings:
+    """Read the settings, and speak the language that they name from now on."""
     from worker.settings import load_settings
 
     settings = load_settings(config)
+    language.use(language.choose(settings.log.language))
+    return settings
+
+
+def _load(config: Path | None, **changes: Any) -> Settings:
+    from dataclasses import replace
+
+    settings = read_settings(config)
     wanted = {key: value for key, value in changes.items() if value is not None}
     if "work_dir" in wanted:
         wanted["work_dir"] = wanted["work_dir"].resolve()
@@ -266,7 +276,7 @@ def _terminal() -> Console | None:
 
 def _say_ending(stop: Stop) -> None:
     # Straight to the descriptor: a buffered stream must not be entered twice by a signal handler.
-    os.write(2, (_AT_ONCE if stop.is_over() else _DRAIN).encode())
+    os.write(2, said(_AT_ONCE if stop.is_over() else _DRAIN).encode())
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -274,18 +284,19 @@ def main(arguments: list[str] | None = None) -> int:
     from worker.core.errors import WorkerError
 
     _use_utf8()
+    language.use(language.choose())
     try:
-        cli.main(arguments, prog_name="mri-worker", standalone_mode=False)
+        spoken(cli).main(arguments, prog_name="mri-worker", standalone_mode=False)
     except click.exceptions.Exit as error:
         return error.exit_code
     except click.ClickException as error:
         error.show()
         return error.exit_code
     except click.Abort:
-        click.echo("Ended from the keyboard; nothing more was written.", err=True)
+        say("Ended from the keyboard; nothing more was written.", err=True)
         return 130
     except WorkerError as error:
-        click.echo(f"Error: {error.message}", err=True)
+        click.echo(said("Error: {0}").replace("{0}", said(error.message)), err=True)
         if "--json" in (sys.argv[1:] if arguments is None else arguments):
             body = {"error": {"code": error.code, "message": error.message}}
             click.echo(json.dumps(body, ensure_ascii=False))
@@ -297,7 +308,7 @@ def main(arguments: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
     except Exception as error:
-        click.echo(_unexpected(error), err=True)
+        say(_unexpected(error), err=True)
         return 1
     return 0
 

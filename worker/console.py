@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from worker.core.job import STAGES
+from worker.language import named
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +88,8 @@ class BarView:
         before = self._stages[: self._stages.index(stage)] if stage in self._stages else ()
         done = sum(_SHARES[name] for name in before) + fraction * _SHARES.get(stage, 0)
         if self._task is not None:
-            self._progress.update(self._task, description=stage, completed=done)
+            text = named("stage", stage)
+            self._progress.update(self._task, description=text, completed=done)
 
     def idle(self) -> None:
         """Show that requests are waited for, by a bar that only moves to and fro."""
@@ -97,4 +99,6 @@ class BarView:
     def _show_anew(self, text: str | None, total: float | None) -> None:
         if self._task is not None:
             self._progress.remove_task(self._task)
-        self._task = None if text is None else self._progress.add_task(text, total=total)
+        self._task = None
+        if text is not None:
+            self._task = self._progress.add_task(named("stage", text), total=total)

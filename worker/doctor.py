@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from worker import __version__
+from worker import __version__, language
 from worker.adapters.http_client import LOOPBACK
 from worker.adapters.queue_http import SiteFacts
 from worker.bootstrap import make_orthanc, make_runner, make_server
@@ -93,6 +93,7 @@ def run_checks(config: Path | None) -> Iterator[Check]:
             remedy = f"Edit {where}." if is_in_file else "Correct it in the environment."
             yield _fail("settings", problem, remedy, EXIT_BAD_SETTINGS)
         return
+    language.use(language.choose(settings.log.language))
     yield _ok("settings", str(settings.config_path))
     yield check_work_folder(settings)
     yield check_outbox(settings)

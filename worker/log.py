@@ -9,20 +9,24 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from copy import copy
 from logging.handlers import RotatingFileHandler
 from typing import TYPE_CHECKING, Any
 
 from worker.core.errors import SettingsError
+from worker.language import ENGLISH, current, named, said
 from worker.settings import LogSettings
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_HOLE = re.compile(r"\{(\w+)\}")
 # Libraries whose own lines would drown ours, or might show what a file holds.
 _QUIET = ("urllib3", "requests", "pydicom")
 
@@ -73,6 +77,22 @@ def _value(value: Any) -> str:
     text = str(value)
     is_plain = text and text.isprintable() and not any(char in text for char in ' "=')
     return text if is_plain else repr(text)
+
+
+class SpokenFormatter(EventFormatter):
+    """For a reader of another language: what happened in a sentence, then the line as it is."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        """Give the line; the event's name stays in it, since that is what one searches for."""
+        event = record.getMessage()
+        shown = copy(record)
+        for key, value in vars(record).items():
+            if key not in _OWN and isinstance(value, str):
+                setattr(shown, key, named(key, said(value)))
+        sentence = _HOLE.sub(lambda hole: str(getattr(shown, hole[1], "")), named("event", event))
+        shown.levelname = named("level", record.levelname)
+        shown.message = event if sentence == event else f"{sentence} {event}"
+        return super().formatMessage(shown)
 
 
 def json_formatter(worker: str) -> logging.Formatter:
@@ -134,8 +154,8 @@ class _LogFile(RotatingFileHandler):
             super().handleError(record)
         elif not self._has_failed:
             self._has_failed = True
-            text = f"The log {self.baseFilename} can't be written ({error.strerror}).\n"
-            os.write(2, text.encode())
+            text = said(f"The log {self.baseFilename} can't be written ({error.strerror}).")
+            os.write(2, f"{text}\n".encode())
 
 
 def configure(
@@ -176,11 +196,18 @@ def configure(
     for handler in (file, shown):
         # A person at a terminal reads lines, whatever the file's readers want.
         is_for_program = is_json and not isinstance(handler, _ConsoleHandler)
-        handler.setFormatter(json_formatter(worker) if is_for_program else EventFormatter())
+        handler.setFormatter(
+            json_formatter(worker) if is_for_program else _line_formatter(handler is shown)
+        )
         root.addHandler(handler)
     root.setLevel(level)
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _line_formatter(is_shown: bool) -> logging.Formatter:
+    # The file is what is sent to whoever helps: it stays as it is in every language.
+    return SpokenFormatter() if is_shown and current() != ENGLISH else EventFormatter()
 
 
 def _file_handler(settings: LogSettings) -> logging.Handler:

@@ -21,10 +21,12 @@ from worker.catalogue import (
     missing_codes,
     segments_to_fill_in,
 )
-from worker.cli import config_option, json_option
+from worker.cli import config_option, json_option, read_settings
 from worker.core.errors import ModelInvalid, WorkerError
+from worker.language import said
 from worker.model_pins import check_pin, hash_files, pin_of, read_pins, write_pin
-from worker.settings import ModelSettings, Settings, load_settings
+from worker.settings import ModelSettings, Settings
+from worker.spoken_help import say
 
 if TYPE_CHECKING:
     from worker.adapters.engine_monai import MonaiEngine
@@ -42,18 +44,18 @@ def models() -> None:
 @json_option
 def list_models(config: Path | None, as_json: bool) -> None:
     """Show every model of config.yaml and whether it may run."""
-    settings = load_settings(config)
+    settings = read_settings(config)
     rows = [_row(settings, name) for name in settings.models]
     if as_json:
         click.echo(json.dumps({"models": rows}, ensure_ascii=False, indent=2))
         return
     for row in rows:
         mark = "*" if row["is_default"] else " "
-        click.echo(f"{mark} {row['name']}  {row['version']}  {row['state']}")
-        click.echo(f"    channels: {', '.join(row['channels']) or '?'}")
-        click.echo(f"    segments: {', '.join(row['segments']) or '?'}")
+        click.echo(f"{mark} {row['name']}  {row['version']}  {said(row['state'])}")
+        say(f"    channels: {', '.join(row['channels']) or '?'}")
+        say(f"    segments: {', '.join(row['segments']) or '?'}")
         if row["problem"]:
-            click.echo(f"    {row['problem']}")
+            click.echo(f"    {said(row['problem'])}")
 
 
 @models.command("add")
@@ -67,7 +69,7 @@ def add_model(model: str, name: str | None, config: Path | None, as_json: bool) 
     A model is a program: add only what you trust. It is loaded here, each label it can give must
     have a code, and its SHA-256 is written into models.lock.json. Add it again after a change.
     """
-    settings = load_settings(config)
+    settings = read_settings(config)
     chosen = _chosen(settings, model, name)
     files = hash_files(chosen.path)
     entry = describe_model(chosen, files=files)
@@ -80,11 +82,11 @@ def add_model(model: str, name: str | None, config: Path | None, as_json: bool) 
     if as_json:
         click.echo(json.dumps(body, ensure_ascii=False, indent=2))
         return
-    click.echo(f"Added {entry.name} {entry.version} ({len(files)} files, sha256 {entry.sha256}).")
+    say(f"Added {entry.name} {entry.version} ({len(files)} files, sha256 {entry.sha256}).")
     for warning in entry.warnings:
-        click.echo(f"Note: {warning}")
+        say(f"Note: {warning}")
     if chosen.name not in settings.models or settings.models[chosen.name].path != chosen.path:
-        click.echo(f"Put it into config.yaml: models: {{{chosen.name}: {{path: {chosen.path}}}}}")
+        say(f"Put it into config.yaml: models: {{{chosen.name}: {{path: {chosen.path}}}}}")
 
 
 @models.command("verify")
@@ -93,7 +95,7 @@ def add_model(model: str, name: str | None, config: Path | None, as_json: bool) 
 @json_option
 def verify_model(name: str | None, config: Path | None, as_json: bool) -> None:
     """Run a model twice on a synthetic image: pin, weights, labels, same mask both times."""
-    settings = load_settings(config)
+    settings = read_settings(config)
     entry = find_model(settings, name)
     engine = _engine(settings)
     first, seconds = _run_synthetic(engine, entry, (64, 64, 48))
@@ -122,7 +124,7 @@ def bench_model(
     as_json: bool,
 ) -> None:
     """Time loading a model and segmenting a synthetic image: the median of some runs."""
-    settings = load_settings(config)
+    settings = read_settings(config)
     entry = find_model(settings, name)
     engine = _engine(settings)
     size = _read_shape(shape)
@@ -225,7 +227,7 @@ def _labels_it_gives(entry: ModelEntry) -> Mapping[int, str]:
 def _refuse_without_codes(
     entry: ModelEntry, missing: Mapping[int, str], *, is_new: bool, as_json: bool
 ) -> None:
-    click.echo(
+    say(
         f"# Fill in the codes under models.{entry.name} in config.yaml "
         "(https://browser.ihtsdotools.org has them). The names are those of the\n"
         "# network's outputs: where one region lies in another, the outer one's label is what "
@@ -270,11 +272,11 @@ def _read_shape(text: str) -> tuple[int, int, int]:
     try:
         i, j, k = (int(part) for part in text.lower().split("x"))
     except ValueError:
-        raise click.BadParameter("expected something like 240x240x155") from None
+        raise click.BadParameter(said("expected something like 240x240x155")) from None
     if min(i, j, k) < 8:
-        raise click.BadParameter("expected at least 8 voxels along each axis")
+        raise click.BadParameter(said("expected at least 8 voxels along each axis"))
     return (i, j, k)
 
 
 def _echo(body: Mapping[str, Any], as_json: bool, text: str) -> None:
-    click.echo(json.dumps(body, ensure_ascii=False, indent=2) if as_json else text)
+    click.echo(json.dumps(body, ensure_ascii=False, indent=2) if as_json else said(text))

@@ -20,6 +20,7 @@ from worker.bootstrap import make_runner
 from worker.console import BarView
 from worker.core.errors import SettingsError
 from worker.core.job import ORDER_GIVEN, Case, CaseResult
+from worker.language import said
 from worker.local_series import choose_main, read_arguments
 from worker.settings import Settings
 
@@ -132,17 +133,17 @@ def _print(result: CaseResult, out: Path) -> None:
     console = Console(highlight=False)
     table = Table(title=f"{result.model.name} {result.model.version}")
     for heading in ("Segment", "Voxels", "mL"):
-        table.add_column(heading, justify="left" if heading == "Segment" else "right")
+        table.add_column(said(heading), justify="left" if heading == "Segment" else "right")
     for segment in result.segments:
         table.add_row(segment.label, f"{segment.voxels:,}", f"{segment.volume_ml:.2f}")
     console.print(table)
     if not any(segment.voxels for segment in result.segments):
-        console.print("Nothing was found: the mask is empty, which is a valid result.")
+        console.print(said("Nothing was found: the mask is empty, which is a valid result."))
     for warning in result.warnings:
-        console.print(f"Note: {warning}", markup=False)
+        console.print(said(f"Note: {warning}"), markup=False)
     timings = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in result.timings.items())
     console.print(
-        f"{timings or 'done'}; total {result.elapsed_time_seconds:.1f} s",
+        said(f"{timings or 'done'}; total {result.elapsed_time_seconds:.1f} s"),
         markup=False,
         soft_wrap=True,
     )

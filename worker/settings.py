@@ -18,6 +18,7 @@ from typing import Any
 
 from worker.core.errors import SettingsError
 from worker.core.segments import SegmentSpec
+from worker.language import AUTO, LANGUAGES
 from worker.settings_inference import InferenceSettings, read_inference
 from worker.settings_inputs import (
     CacheSettings,
@@ -101,6 +102,7 @@ class LogSettings:
     file: Path
     max_bytes: int
     backups: int
+    language: str = AUTO
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -312,6 +314,7 @@ def _log(section: Section, worker: WorkerSettings, base: Path) -> LogSettings:
         file=section.path("file", None, base=base) or worker.work_dir / "logs" / "worker.log",
         max_bytes=section.whole("max_bytes", 5_000_000, least=10_000),
         backups=section.whole("backups", 5, least=1),
+        language=section.choice("language", AUTO, (AUTO, *LANGUAGES)),
     )
     section.end()
     return settings
