@@ -20,7 +20,7 @@ from django_queue_app.errors import ServiceError
 from django_queue_app.frames import order_slices
 from django_queue_app.pacs import get_pacs
 from django_queue_app.pacs.port import InstanceNotFound, SeriesDescription
-from django_queue_app.volumes import modality_values
+from django_queue_app.volumes import modality_values, pixel_spacing
 
 # The patient directions of +x, +y, +z in DICOM's LPS coordinates.
 POSITIVE_LETTERS = "LPS"
@@ -41,11 +41,15 @@ class NoPicture(ServiceError):
 
 @dataclass(frozen=True, kw_only=True)
 class SliceGrid:
-    """How the slices of a series are shown: size in pixels, spacing in mm, edge letters."""
+    """How the slices of a series are shown: size in pixels, spacing in mm, edge letters.
+
+    `spacing_mm` is that between rows, then between columns; of squares where it is not told.
+    """
 
     slices: int
     rows: int
     columns: int
+    spacing_mm: tuple[float, float]
     letters: dict[str, str]
 
     def to_json(self) -> dict[str, Any]:
@@ -54,6 +58,7 @@ class SliceGrid:
             "slices": self.slices,
             "rows": self.rows,
             "columns": self.columns,
+            "spacing_mm": list(self.spacing_mm),
             "letters": self.letters,
         }
 
@@ -69,8 +74,19 @@ def describe_slices(series_id: str) -> SliceGrid:
         slices=sum(max(item.frames, 1) for item in description.instances),
         rows=first.rows or 0,
         columns=first.columns or 0,
+        spacing_mm=_spacing_of(first.id),
         letters=edge_letters(orientation) if orientation else _no_letters(),
     )
+
+
+@lru_cache(maxsize=512)
+def _spacing_of(instance_id: str) -> tuple[float, float]:
+    data = io.BytesIO(get_pacs().read_instance(instance_id))
+    try:
+        spacing = pixel_spacing(dcmread(data, stop_before_pixels=True), 0)
+    except Exception:  # as of pixels: parsers raise nearly anything on hostile input
+        spacing = None
+    return spacing or (1.0, 1.0)
 
 
 def edge_letters(orientation: Sequence[float]) -> dict[str, str]:

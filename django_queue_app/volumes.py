@@ -119,25 +119,31 @@ def modality_values(dataset: Dataset, frame: int) -> NDArray[Any]:
         return np.asarray(apply_modality_lut(pixel_array(dataset, index=frame), dataset))
 
 
-def _plane_of(dataset: FileDataset, frame: int) -> _Plane:
+def pixel_spacing(dataset: FileDataset, frame: int) -> tuple[float, float] | None:
+    """Give the spacing between rows, then between columns, mm; None where it is not told."""
     groups = [
         *item_of(dataset, "PerFrameFunctionalGroupsSequence", frame),
         *item_of(dataset, "SharedFunctionalGroupsSequence", 0),
     ]
-    position, orientation = frame_plane(dataset, frame)
     measures = [found for group in groups for found in item_of(group, "PixelMeasuresSequence", 0)]
-    spacing = next(
-        (found for one in [*measures, dataset] if (found := numbers_of(one, "PixelSpacing", 2))),
-        None,
-    )
+    told = (numbers_of(one, "PixelSpacing", 2) for one in [*measures, dataset])
+    spacing = next((found for found in told if found), None)
+    if spacing is None or min(spacing) <= 0:
+        return None
+    return spacing[0], spacing[1]
+
+
+def _plane_of(dataset: FileDataset, frame: int) -> _Plane:
+    position, orientation = frame_plane(dataset, frame)
+    spacing = pixel_spacing(dataset, frame)
     where = position or numbers_of(dataset, "ImagePositionPatient", 3)
     cosines = orientation or numbers_of(dataset, "ImageOrientationPatient", 6)
-    if where is None or cosines is None or spacing is None or min(spacing) <= 0:
+    if where is None or cosines is None or spacing is None:
         raise NoVolume
     return _Plane(
         position=np.asarray(where),
         orientation=cast(Cosines, cosines),
-        spacing=(spacing[0], spacing[1]),
+        spacing=spacing,
     )
 
 

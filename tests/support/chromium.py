@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, BrowserContext, Locator, Page
+    from playwright.sync_api import Browser, BrowserContext, Locator, Page, Playwright
 
 CHROMIUM = shutil.which("chromium")
 # Drawn by the CPU: WebGL, too, needs no graphics card.
@@ -26,21 +26,26 @@ needs_chromium = [
 
 
 @contextmanager
-def chromium(flags: tuple[str, ...] = WITH_WEBGL) -> Iterator[Browser]:
-    """Start a browser.
+def playwright() -> Iterator[Playwright]:
+    """Start what drives the browsers, one at a time in a process.
 
     It is not the plugin's, which lives until the session ends: its event loop would be in the way
     of every test that comes later.
     """
     sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-    sync_api.expect.set_options(timeout=PATIENCE_MS)
     with sync_api.sync_playwright() as driver:
-        started = driver.chromium.launch(
-            executable_path=CHROMIUM,
-            args=["--no-sandbox", "--no-first-run", "--disable-background-networking", *flags],
-        )
-        yield started
-        started.close()
+        yield driver
+
+
+@contextmanager
+def chromium(driver: Playwright, flags: tuple[str, ...] = WITH_WEBGL) -> Iterator[Browser]:
+    """Start a browser."""
+    started = driver.chromium.launch(
+        executable_path=CHROMIUM,
+        args=["--no-sandbox", "--no-first-run", "--disable-background-networking", *flags],
+    )
+    yield started
+    started.close()
 
 
 @contextmanager

@@ -36,11 +36,13 @@ export class Planes {
     const nv = new Niivue({
       dragAndDropEnabled: false,
       isRadiologicalConvention: true,
+      sagittalNoseLeft: true,
       crosshairWidthUnit: "mm",
       crosshairWidth: 0.5,
       crosshairGap: 6,
       crosshairColor: [0.35, 0.75, 1, 0.9],
       fontColor: [1, 0.85, 0.4, 1],
+      fontMinPx: 20,
       multiplanarShowRender: SHOW_RENDER.NEVER,
       multiplanarPadPixels: 4,
       showAllOrientationMarkers: true,

@@ -13,6 +13,7 @@ import {
 import { hideResult, showResult } from "./viewer.js";
 
 const terminal = ["completed", "failed", "cancelled"];
+const doubleClick = 500; // ms
 let timer = 0;
 let shown = null; // the id of the request on the page
 let drawn = ""; // what the viewer shows already
@@ -33,7 +34,8 @@ export function showSending(form) {
   byId("progress").removeAttribute("value");
   byId("cancel").hidden = byId("retry").hidden = true;
   showProblem("");
-  byId("request").scrollIntoView({ block: "nearest" });
+  // Not at once: the second click of a double click would fall on something else.
+  setTimeout(() => byId("request").scrollIntoView({ block: "nearest" }), doubleClick);
 }
 
 /** Follow a request until it ends; no id: say why there is none. */
@@ -90,7 +92,8 @@ async function look(requestId) {
       showRefused(error);
       return;
     }
-    showProblem(words.unreachable);
+    // What could not be sent stays to be read until the site answers again.
+    if (byId("problem").hidden) showProblem(words.unreachable);
     wait = 5000;
   }
   timer = setTimeout(() => look(requestId), wait + Math.random() * 300);

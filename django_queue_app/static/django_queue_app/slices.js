@@ -3,6 +3,30 @@
 
 import { byId, call } from "./api.js";
 
+const AXES = { L: "x", R: "x", A: "y", P: "y", S: "z", I: "z" };
+// What doctors expect on the right or at the bottom, and opposite: R and A on the left, A and S on top.
+const FAR = { x: "L", y: "P", z: "I" };
+const NEAR = { x: "R", y: "A", z: "S" };
+
+/**
+ * Tell how to turn a slice so that it lies as doctors expect it, whichever way it was acquired.
+ * @param {{right: string, bottom: string}} letters where the source's edges point to
+ * @returns {{matrix: number[], isTransposed: boolean, letters: object}|null} null: leave it
+ */
+function uprightTurn({ right, bottom }) {
+  const [along, across] = [AXES[right], AXES[bottom]];
+  if (!along || !across || along === across) return null;
+  const x = right === FAR[along] ? 1 : -1;
+  const y = bottom === FAR[across] ? 1 : -1;
+  const isTransposed = along > across;
+  const [level, upright] = isTransposed ? [across, along] : [along, across];
+  return {
+    matrix: isTransposed ? [0, x, y, 0] : [x, 0, 0, y],
+    isTransposed,
+    letters: { left: NEAR[level], right: FAR[level], top: NEAR[upright], bottom: FAR[upright] },
+  };
+}
+
 export class Slices {
   /** @param {{onMove: Function}} listeners `onMove` gets {slice} */
   constructor(stage, { onMove }) {
@@ -41,8 +65,7 @@ export class Slices {
     this.slices = grid.slices;
     this.segments = segments;
     this.isMain = seriesId === result.series_id;
-    for (const side of ["top", "bottom", "left", "right"])
-      this.stage.querySelector(`.letter.${side}`).textContent = grid.letters[side];
+    this.#lay();
     if (this.isMain && !this.frames.size) await this.#fetchMask(result);
     const at = this.regions[0]?.slice ?? Math.floor(this.slices / 2);
     this.goToSlice(at);
@@ -81,6 +104,22 @@ export class Slices {
   setHidden(hidden) {
     this.hidden = hidden;
     this.#draw();
+  }
+
+  /** Lay the slices upright and in their true proportions. */
+  #lay() {
+    const { rows, columns, spacing_mm, letters } = this.grid;
+    const turn = uprightTurn(letters) || { matrix: [1, 0, 0, 1], isTransposed: false, letters };
+    const [height, width] = [rows * spacing_mm[0], columns * spacing_mm[1]];
+    const aspect = turn.isTransposed ? height / width : width / height;
+    this.stage.style.setProperty("--aspect", String(aspect));
+    const turned = this.stage.querySelector(".turned").style;
+    turned.width = turn.isTransposed ? `${100 / aspect}%` : "100%";
+    turned.height = turn.isTransposed ? `${100 * aspect}%` : "100%";
+    turned.transform = `translate(-50%, -50%) matrix(${turn.matrix.join(", ")}, 0, 0)`;
+    for (const side of ["top", "bottom", "left", "right"])
+      this.stage.querySelector(`.letter.${side}`).textContent = turn.letters[side];
+    this.isRadiological = turn.letters.left === "R";
   }
 
   async #fetchMask(result) {

@@ -155,6 +155,7 @@ async function openPlanes(shown) {
   byId("planes").setAttribute("aria-label", words.planes_label);
   resetTools();
   await planes.show(image, shown.mask, shown.segments);
+  tellConvention();
   note("");
   ready();
 }
@@ -166,11 +167,17 @@ async function openSlices(shown, reason) {
   resetTools();
   try {
     await view.show(shown.result.series_id, shown.result, shown.segments);
+    tellConvention();
     note(reason);
     ready();
   } catch (error) {
     note(error.message);
   }
+}
+
+// Of slices that lie in a sagittal plane, neither side is the patient's right.
+function tellConvention() {
+  byId("convention").hidden = !(view === planes || view.isRadiological);
 }
 
 function showStage(id) {
@@ -277,6 +284,7 @@ async function switchSeries(seriesId) {
       note("");
     } else {
       await view.show(seriesId, shown.result, shown.segments);
+      tellConvention();
       note(seriesId === shown.result.series_id ? "" : words.other_grid);
     }
   } catch (error) {

@@ -7,18 +7,24 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support.chromium import WITHOUT_WEBGL, chromium, open_tab, sign_in, window
+from tests.support.chromium import WITHOUT_WEBGL, chromium, open_tab, playwright, sign_in, window
+from tests.support.hostile_series import write_hostile
 from tests.support.http_worker import HttpWorker
 from tests.support.live_site import PASSWORD, LiveSite, start_live, stop_live
+from tests.support.marked_series import write_marked
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveSite]:
+    """Start one site for all: each test leaves its queue empty."""
+    folder = tmp_path_factory.mktemp("page")
+    write_marked(folder / "dicom")
+    write_hostile(folder / "dicom" / "hostile")
     started = start_live(
-        tmp_path_factory.mktemp("page"),
+        folder,
         password=PASSWORD,
         SEGMENTATION_WAIT_SECONDS="60",
         SEGMENTATION_BACKOFF_SECONDS="0",
@@ -32,7 +38,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveSite]:
 @pytest.fixture(scope="module")
 def plain_browser() -> Iterator[Browser]:
     """Give a browser without WebGL: pages are the same, and pictures come at once."""
-    with chromium(WITHOUT_WEBGL) as started:
+    with playwright() as driver, chromium(driver, WITHOUT_WEBGL) as started:
         yield started
 
 
