@@ -88,9 +88,16 @@ class Device:
             return int(torch.cuda.memory_allocated(self.torch))
         return int(psutil.Process().memory_info().rss)
 
-    def release(self) -> None:
-        """Give memory back that nothing holds any more. It takes time: for after a failure."""
-        gc.collect()
+    def release(self, *, is_thorough: bool = False) -> None:
+        """Give memory back that nothing holds any more, after a failure.
+
+        Parameters
+        ----------
+        is_thorough : bool
+            Look through all objects for circles that hold tensors, which takes a second, and not
+            only through those that were just made.
+        """
+        gc.collect(2 if is_thorough else 1)
         if not self.is_card:
             return
         try:

@@ -56,8 +56,8 @@ class MonaiEngine:
 
     Parameters
     ----------
-    device : str
-        auto, cpu, cuda or cuda:N.
+    device : str or Device
+        auto, cpu, cuda or cuda:N; or one that was chosen.
     threshold : float, optional
         For every model whose postprocessing has one; a model's own option comes first.
     threads : int, optional
@@ -73,16 +73,17 @@ class MonaiEngine:
 
     def __init__(
         self,
-        device: str = "auto",
+        device: str | Device = "auto",
         *,
         threshold: float | None = None,
         threads: int | None = None,
         known: ModelMemory | None = None,
     ) -> None:
-        self._device = Device(choose_device(device))
+        self._device = Device(choose_device(device)) if isinstance(device, str) else device
         self._threshold = threshold
         self._known = known or ModelMemory()
         self._warm: dict[str, _Warm] = {}
+        self._has_failed = False
         if threads is not None:
             torch.set_num_threads(threads)
         # The same case gives the same mask each time; benchmark mode picks algorithms by timing.
@@ -126,8 +127,17 @@ class MonaiEngine:
         EngineOutOfMemory, EngineBroken
         """
         _check_channels(model, channels)
-        warm = self._warmed(model)
-        parts = warm.parts
+        with self._cleaned():
+            return self._segment(self._warmed(model), channels, affine_ras, on_progress)
+
+    def _segment(
+        self,
+        warm: _Warm,
+        channels: FloatArray,
+        affine_ras: FloatArray,
+        on_progress: Callable[[float], None],
+    ) -> Labels:
+        model, parts = warm.entry, warm.parts
         with torch.inference_mode(), _imports_of(model):
             data = self._prepare(warm, channels, affine_ras)
             prediction = warm.runner.run(prepared_image(parts, data), on_progress)
@@ -136,6 +146,19 @@ class MonaiEngine:
             with mapped_faults(_POSTPROCESSING, self._device.torch):
                 labels = to_labels(on_input_grid(discrete, shape, affine_ras), model)
         return replace(labels, notes=warm.notes + prediction.notes)
+
+    @contextmanager
+    def _cleaned(self) -> Iterator[None]:
+        """Let a failed case leave no tensors to the next one.
+
+        Only then, and not at the failure itself, the error that holds them is gone; and a case that
+        went well leaves its memory to torch's reserve, from which the next one takes it.
+        """
+        if self._has_failed:
+            self._device.release(is_thorough=True)
+        self._has_failed = True
+        yield
+        self._has_failed = False
 
     def prepare(self, model: ModelEntry, channels: FloatArray, affine_ras: FloatArray) -> Data:
         """Do a model's preprocessing alone; what `segment` would run the network on."""
@@ -176,7 +199,7 @@ class MonaiEngine:
 
     def _let_go(self, *, but: str) -> None:
         self._warm = {name: warm for name, warm in self._warm.items() if name == but}
-        self._device.release()
+        self._device.release(is_thorough=True)
 
     def _prepare(self, warm: _Warm, channels: FloatArray, affine_ras: FloatArray) -> Data:
         if warm.is_prepared_on_card:
@@ -195,7 +218,7 @@ class MonaiEngine:
             with mapped_faults(_POSTPROCESSING, self._device.torch):
                 return postprocess(parts, data, output)
         except EngineOutOfMemory:
-            if output.device.type == "cpu":
+            if not self._device.is_card:
                 raise
         self._device.release()
         with mapped_faults(_POSTPROCESSING, self._device.torch):

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 
 import torch
 
-from worker.adapters.engine_monai.device import Device
 from worker.core.errors import EngineBroken, EngineOutOfMemory, ModelInvalid, WorkerError
 
 # torch gives the CPU allocator's and cuBLAS's failures no class of their own, and TorchScript wraps
@@ -39,19 +38,12 @@ def mapped_faults(step: str, device: torch.device) -> Iterator[None]:
     EngineOutOfMemory, EngineBroken, ModelInvalid
     """
     let_warnings_pass()
-    failed = True
     try:
         yield
-        failed = False
     except WorkerError:
         raise
     except Exception as error:
         raise _mapped(error, step, device) from error
-    finally:
-        # A failed case must not leave its tensors to the next one. Not after every case: the next
-        # one takes the same memory from torch's reserve at no cost.
-        if failed:
-            Device(device).release()
 
 
 def let_warnings_pass() -> None:

@@ -178,10 +178,14 @@ class NetworkRunner:
             return mode, SIZED
         try:
             batch = self._fitting_batch(mode, image)
-        except (EngineOutOfMemory, ModelInvalid):
-            self._device.release()
-            return mode, SIZED  # stepping down, or saying what is wrong, is not this step's
-        return replace(mode, window_batch=batch), SIZED
+        except (EngineOutOfMemory, ModelInvalid) as error:
+            # Stepping down, or saying what is wrong with the network, is not this step's.
+            extra = {"model": self._entry.name, "reason": error.message}
+            logger.warning("windows_not_sized", extra=extra)
+        else:
+            return replace(mode, window_batch=batch), SIZED
+        self._device.release()
+        return mode, SIZED
 
     def _fitting_batch(self, mode: Mode, image: torch.Tensor) -> int:
         """Run one window of nothing, and see what it takes."""
