@@ -247,6 +247,7 @@ def reap_expired(now: datetime) -> int:
             actor=SERVER,
             code="lease_expired",
             message=f"The worker {worker_name} stopped answering, or took too long.",
+            message_ko=f"워커 {worker_name}이(가) 응답하지 않거나 너무 오래 걸렸습니다.",
             is_retryable=True,
             pause=timedelta(0),
         )
@@ -260,6 +261,7 @@ def give_back(
     actor: str,
     code: str,
     message: str,
+    message_ko: str = "",
     is_retryable: bool,
     pause: timedelta,
 ) -> None:
@@ -287,6 +289,7 @@ def give_back(
         finished_at=now,
         failure_code=code,
         failure_message=message,
+        failure_message_ko=message_ko,
         **WITHOUT_LEASE,
     )
 

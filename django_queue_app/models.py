@@ -183,6 +183,7 @@ class SegmentationRequest(models.Model):
     store_failure_code = models.CharField(max_length=64, blank=True, default="")
     failure_code = models.CharField(max_length=64, blank=True, default="")
     failure_message = models.TextField(blank=True, default="")
+    failure_message_ko = models.TextField(blank=True, default="")
 
     objects = RequestQuerySet.as_manager()
 
@@ -258,6 +259,10 @@ class SegmentationRequest(models.Model):
     def is_finished(self) -> bool:
         """Completed, failed or cancelled."""
         return not self.is_active
+
+    def failure_in(self, language: str) -> str:
+        """Why it failed, in "ko" where whoever reported it said so, else in English."""
+        return (self.failure_message_ko if language == "ko" else "") or self.failure_message
 
     @property
     def is_saved_to_pacs(self) -> bool:

@@ -51,7 +51,10 @@ class RequestQuerySet(models.QuerySet["SegmentationRequest"]):
 
     def containing(self, text: str) -> RequestQuerySet:
         """Those that a person means by a word: who asked, who worked, the model, why it failed."""
-        names = ("requested_by", "processed_by", "model", "failure_code", "failure_message")
+        names = (
+            *("requested_by", "processed_by", "model"),
+            *("failure_code", "failure_message", "failure_message_ko"),
+        )
         wanted = Q(main_series_id__startswith=text)
         for name in names:
             wanted |= Q(**{f"{name}__icontains": text})

@@ -184,6 +184,7 @@ def accept_result(
         progress=1.0,
         failure_code="",
         failure_message="",
+        failure_message_ko="",
         **WITHOUT_LEASE,
     )
     return "accepted"
@@ -224,10 +225,13 @@ def fail(
     token: ApiToken,
     code: str,
     message: str,
+    message_ko: str = "",
     is_retryable: bool,
     now: datetime | None = None,
 ) -> SegmentationRequest:
     """Take a failure from the current lease: another attempt after a pause, or the end.
+
+    `message` is English; `message_ko` says the same, where whoever reports it can.
 
     Raises
     ------
@@ -235,7 +239,15 @@ def fail(
     """
     now = now or timezone.now()
     request, attempt = _current(request_id, lease_id, token)
-    fail_attempt(request, attempt, code=code, message=message, is_retryable=is_retryable, now=now)
+    fail_attempt(
+        request,
+        attempt,
+        code=code,
+        message=message,
+        message_ko=message_ko,
+        is_retryable=is_retryable,
+        now=now,
+    )
     return request
 
 
@@ -245,6 +257,7 @@ def fail_attempt(
     *,
     code: str,
     message: str,
+    message_ko: str = "",
     is_retryable: bool,
     now: datetime,
 ) -> None:
@@ -258,6 +271,7 @@ def fail_attempt(
         actor=actor_of(attempt.worker_name),
         code=code,
         message=message,
+        message_ko=clean_text(message_ko, 2000),
         is_retryable=is_retryable,
         pause=backoff(request.attempt_count),
     )

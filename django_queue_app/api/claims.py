@@ -102,6 +102,7 @@ def _fail_for_good(
         token=token,
         code="input_vanished" if is_gone else error.code,
         message=f"The inputs can't be served: {error.message}",
+        message_ko=f"입력 영상을 제공할 수 없습니다: {error.message_ko}",
         is_retryable=False,
     )
 

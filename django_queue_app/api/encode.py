@@ -36,8 +36,8 @@ def status_url(request: SegmentationRequest) -> str:
     return reverse("segmentation-api:request-status", kwargs={"request_id": str(request.pk)})
 
 
-def result_of(request: SegmentationRequest) -> dict[str, Any]:
-    """Give the answer of a completed request."""
+def result_of(request: SegmentationRequest, language: str = "en") -> dict[str, Any]:
+    """Give the answer of a completed request; its warnings in the caller's language."""
     found = dict(request.result or {})
     model = found.get("model") or {}
     saved = request.is_saved_to_pacs
@@ -60,13 +60,25 @@ def result_of(request: SegmentationRequest) -> dict[str, Any]:
         "processed_by": request.processed_by,
         "model": {key: str(model.get(key) or "") for key in ("name", "version", "sha256")},
         "inputs": found.get("inputs") or [],
-        "warnings": [*(found.get("warnings") or []), *_store_warnings(request)],
+        "warnings": [*_found_warnings(found, language), *_store_warnings(request, language)],
     }
 
 
-def _store_warnings(request: SegmentationRequest) -> list[str]:
+def _found_warnings(found: Mapping[str, Any], language: str) -> list[str]:
+    """Give the worker's warnings, in Korean if it said each of them so."""
+    warnings: list[str] = found.get("warnings") or []
+    korean: list[str] = found.get("warnings_ko") or []
+    return korean if language == "ko" and len(korean) == len(warnings) else warnings
+
+
+def _store_warnings(request: SegmentationRequest, language: str) -> list[str]:
     if not storing.is_refused(request):
         return []
+    if language == "ko":
+        return [
+            f"영상 저장소가 이 마스크를 거부하여({request.store_failure_code}) 이 사이트에만 "
+            "보관합니다. 마스크를 다운로드하고 영상 저장소 관리자에게 허용을 요청하십시오."
+        ]
     return [
         f"The image archive refuses this mask ({request.store_failure_code}), so it is kept on "
         "this site only; download it, and ask who operates the archive to accept it."
@@ -85,14 +97,14 @@ def filed(request: SegmentationRequest, *, is_deduplicated: bool) -> dict[str, A
     }
 
 
-def failure_of(request: SegmentationRequest) -> dict[str, str] | None:
-    """Give why a request failed."""
+def failure_of(request: SegmentationRequest, language: str = "en") -> dict[str, str] | None:
+    """Give why a request failed, in the caller's language."""
     if request.status != Status.FAILED:
         return None
-    return {"code": request.failure_code, "message": request.failure_message}
+    return {"code": request.failure_code, "message": request.failure_in(language)}
 
 
-def summary_of(request: SegmentationRequest) -> dict[str, Any]:
+def summary_of(request: SegmentationRequest, language: str = "en") -> dict[str, Any]:
     """Give a request as the list shows it."""
     found = request.result or {}
     return {
@@ -117,21 +129,21 @@ def summary_of(request: SegmentationRequest) -> dict[str, Any]:
         "retry_of": str(request.retry_of_id) if request.retry_of_id else None,
         "seg_instance_id": request.seg_instance_id or None,
         "tumor_detected": found.get("tumor_detected"),
-        "failure": failure_of(request),
+        "failure": failure_of(request, language),
         "status_url": status_url(request),
     }
 
 
-def status_of(request: SegmentationRequest) -> dict[str, Any]:
+def status_of(request: SegmentationRequest, language: str = "en") -> dict[str, Any]:
     """Give everything that may be told about one request."""
     is_completed = request.status == Status.COMPLETED
     is_open = request.status in (Status.PENDING, Status.PROCESSING)
     return {
-        **summary_of(request),
+        **summary_of(request, language),
         "place_in_queue": place_in_queue(request),
         "elapsed_seconds": round(estimates.elapsed_s(request, timezone.now()), 1),
         "expected_seconds": estimates.expected_s(request) if is_open else None,
-        "result": result_of(request) if is_completed else None,
+        "result": result_of(request, language) if is_completed else None,
         "artifacts": [
             {"name": artifact.name, "url": artifact_url(request, artifact.name)}
             for artifact in request.visible_artifacts().order_by("name")

@@ -19,6 +19,7 @@ from ninja import Router
 from django_queue_app.api.auth import FRONT_END, caller_of
 from django_queue_app.api.document import LAST_EVENT_ID, answers, extra
 from django_queue_app.api.encode import status_of
+from django_queue_app.api.errors import language_of
 from django_queue_app.api.visibility import find_request
 from django_queue_app.api.waiting import replay_of
 from django_queue_app.hold_header import HOLD_HEADER, Hold
@@ -60,7 +61,7 @@ def follow_request(request: HttpRequest, request_id: str) -> HttpResponse:
     told = replay.last_event if replay is not None else None
     found = find_request(caller_of(request), request_id)
     seen = _read_id(request.headers.get("Last-Event-ID", "") if told is None else told)
-    body, last = _news(found, seen)
+    body, last = _news(found, seen, language_of(request))
     if told is None:
         body = f"retry: {RETRY_MS}\n\n{body}"
     response = HttpResponse(body, content_type=EVENT_STREAM)
@@ -78,7 +79,7 @@ def _read_id(text: str) -> _Seen | None:
     return _Seen(number=int(match[1]), progress=match[2] or "") if match else None
 
 
-def _news(found: SegmentationRequest, seen: _Seen | None) -> tuple[str, _Seen]:
+def _news(found: SegmentationRequest, seen: _Seen | None, language: str) -> tuple[str, _Seen]:
     """Give the events after `seen`; without it, the state as it is now."""
     rows = list(found.events.exclude(from_status=F("to_status")).order_by("id"))
     last = rows[-1]
@@ -93,7 +94,7 @@ def _news(found: SegmentationRequest, seen: _Seen | None) -> tuple[str, _Seen]:
         rows = [last]
     parts = [_past(row) for row in rows[:-1]]
     if rows:
-        parts.append(_encode(now, {**status_of(found), "reason": last.reason}))
+        parts.append(_encode(now, {**status_of(found, language), "reason": last.reason}))
     return "".join(parts), now
 
 

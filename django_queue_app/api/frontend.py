@@ -17,7 +17,7 @@ from django_queue_app.api import schemas
 from django_queue_app.api.auth import FRONT_END, Caller, caller_of
 from django_queue_app.api.document import PREFER, answers, extra
 from django_queue_app.api.encode import json_answer, status_of, summary_of
-from django_queue_app.api.errors import BodyInvalid, SeriesUnusable
+from django_queue_app.api.errors import BodyInvalid, SeriesUnusable, language_of
 from django_queue_app.api.headers import parse_uuid, read_prefer
 from django_queue_app.api.visibility import (
     find_request,
@@ -203,7 +203,8 @@ def _lane(*, use_local: bool | None, force_gcp: bool | None) -> Lane:
 )
 def request_status(request: HttpRequest, request_id: str) -> HttpResponse:
     """Tell how a request stands."""
-    return json_answer(status_of(find_request(caller_of(request), request_id)))
+    found = find_request(caller_of(request), request_id)
+    return json_answer(status_of(found, language_of(request)))
 
 
 def _unless_empty(value: Any) -> Any:
@@ -238,7 +239,7 @@ def list_requests(
     return json_answer(
         {
             "count": len(page),
-            "requests": [summary_of(one) for one in page],
+            "requests": [summary_of(one, language_of(request)) for one in page],
             "next": str(page[-1].pk) if len(found) > limit else None,
         }
     )

@@ -22,6 +22,7 @@ def fail_for_good(request: SegmentationRequest, token: ApiToken, error: ServiceE
             token=token,
             code=error.code,
             message=error.message,
+            message_ko=error.message_ko,
             is_retryable=False,
         )
     except ServiceError as refusal:  # ended or taken over in between: nothing to end any more

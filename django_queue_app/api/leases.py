@@ -111,6 +111,7 @@ def _take_failure(
         token=token,
         code=failure.code,
         message=failure.message,
+        message_ko=failure.message_ko,
         is_retryable=failure.retryable,
     )
     return json_answer({"request_id": str(key), "status": failed.status, "outcome": "failed"})

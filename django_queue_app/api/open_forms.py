@@ -20,6 +20,11 @@ def empty_if_null(value: Any) -> Any:
     return "" if value is None else value
 
 
+def no_list_if_null(value: Any) -> Any:
+    """Take null for an empty list."""
+    return [] if value is None else value
+
+
 def names_of(value: Any) -> Any:
     """Take null for no models, and a described model for its name."""
     if value is None:

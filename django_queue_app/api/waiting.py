@@ -21,6 +21,7 @@ from django_queue_app.api.errors import (
     NotDoneInTime,
     SegmentationFailed,
     error_response,
+    language_of,
 )
 from django_queue_app.api.headers import Prefer
 from django_queue_app.conf import conf
@@ -121,7 +122,8 @@ def _answer(
     request: HttpRequest, job: SegmentationRequest, *, prefer: Prefer, is_deduplicated: bool
 ) -> HttpResponse:
     if job.status == Status.COMPLETED:
-        return json_answer({**result_of(job), "deduplicated": is_deduplicated})
+        result = result_of(job, language_of(request))
+        return json_answer({**result, "deduplicated": is_deduplicated})
     if job.status == Status.FAILED:
         return _refusal(request, job, _failure(job))
     if job.status == Status.CANCELLED:
@@ -139,9 +141,9 @@ def accepted(job: SegmentationRequest, *, is_deduplicated: bool) -> HttpResponse
 
 
 def _failure(job: SegmentationRequest) -> ServiceError:
-    reason = job.failure_message or job.failure_code
     return SegmentationFailed(
-        f"The segmentation failed: {reason}", f"분할에 실패했습니다: {reason}"
+        f"The segmentation failed: {job.failure_in('en') or job.failure_code}",
+        f"분할에 실패했습니다: {job.failure_in('ko') or job.failure_code}",
     )
 
 
@@ -153,5 +155,5 @@ def _refusal(request: HttpRequest, job: SegmentationRequest, error: ServiceError
         "status_url": status_url(job),
     }
     if job.status == Status.FAILED:
-        more["failure"] = failure_of(job)
+        more["failure"] = failure_of(job, language_of(request))
     return error_response(request, error, **more)

@@ -14,6 +14,7 @@ from django_queue_app.api.open_forms import (
     digests_by_name,
     empty_if_null,
     names_of,
+    no_list_if_null,
     result_and_artifacts,
 )
 from django_queue_app.api.schemas import (
@@ -106,10 +107,14 @@ class Renewed(Schema):
 
 
 class FailureBody(Body):
-    """Why the worker could not do it; where it can't say whether to try again, attempts decide."""
+    """Why the worker could not do it; where it can't say whether to try again, attempts decide.
+
+    `message_ko` says in Korean what `message` says in English; pages in Korean show it.
+    """
 
     code: Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]{1,64}$")]
     message: Reason = ""
+    message_ko: Annotated[Reason, BeforeValidator(empty_if_null)] = ""
     retryable: bool = True
 
 
@@ -141,7 +146,10 @@ class InputResult(Body):
 
 
 class ResultBody(Body):
-    """What the worker found (CONTRACT 2.1); slice indices count from 0 along the normal."""
+    """What the worker found (CONTRACT 2.1); slice indices count from 0 along the normal.
+
+    `warnings_ko` says each of `warnings` in Korean, in their order.
+    """
 
     tumor_detected: bool
     tumor_volume_voxels: Count
@@ -154,6 +162,11 @@ class ResultBody(Body):
     model: ModelResult | None = None
     inputs: Annotated[list[InputResult], Field(max_length=MOST_SERIES, default_factory=list)]
     warnings: Annotated[list[LongText], Field(max_length=100, default_factory=list)]
+    warnings_ko: Annotated[
+        list[LongText],
+        Field(max_length=100, default_factory=list),
+        BeforeValidator(no_list_if_null),
+    ]
     timings: Annotated[dict[Name, Amount], Field(max_length=50, default_factory=dict)]
     peak_memory_bytes: Count | None = None
 

@@ -102,9 +102,11 @@ def _requests(request: HttpRequest, now: datetime) -> dict[str, Any]:
     found_rows: list[Any] = list(rows[: ROWS + 1])
     shown = found_rows[:ROWS]
     _add_series(shown)
+    language = (get_language() or "en")[:2]
     for row in shown:
         _add_times(row, now)
         row.failure_title = failures.title_of(row.failure_code)
+        row.failure_sentence = row.failure_in(language)
     chosen = {"status": status, "lane": lane, "text": text}
     chosen = {name: value for name, value in chosen.items() if value}
     here = {**chosen, "before": str(last)} if last else chosen

@@ -13,6 +13,7 @@ from worker.adapters.http_client import HttpClient, raise_for_status, read_json,
 from worker.core.errors import Cancelled, LeaseLost, ResultRefused, ServerUnavailable
 from worker.core.job import CaseResult, Job
 from worker.durable import file_sha256
+from worker.language import in_korean
 from worker.ports import OnFraction
 from worker.settings import ServerSettings
 
@@ -164,7 +165,7 @@ class HttpQueue:
             headers=_lease(lease_id),
             # The site re-identifies the mask and stores it before it answers.
             read_timeout_s=max(120.0, self._client.settings.read_timeout_s),
-            json={"success": True, "result": result.to_json(), "artifacts": dict(artifacts)},
+            json={"success": True, "result": _in_two(result), "artifacts": dict(artifacts)},
         )
         outcome = body.get("outcome")
         if outcome not in OUTCOMES:
@@ -178,7 +179,9 @@ class HttpQueue:
         self, request_id: str, lease_id: str, *, code: str, message: str, is_retryable: bool
     ) -> None:
         """Report that this attempt failed."""
-        failure = {"code": code, "message": message, "retryable": is_retryable}
+        failure: dict[str, Any] = {"code": code, "message": message, "retryable": is_retryable}
+        if (korean := in_korean(message)) != message:
+            failure["message_ko"] = korean
         self._client.call_json(
             "POST",
             f"complete-request/{request_id}/",
@@ -194,6 +197,11 @@ class HttpQueue:
             )
         except (Cancelled, LeaseLost):
             return
+
+
+def _in_two(result: CaseResult) -> dict[str, Any]:
+    """Give a result with its warnings in both languages of the page."""
+    return result.to_json() | {"warnings_ko": [in_korean(text) for text in result.warnings]}
 
 
 def _lease(lease_id: str) -> dict[str, str]:

@@ -13,6 +13,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from worker.language import in_korean
+
 Report = Mapping[str, Any]
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -206,9 +208,14 @@ def _warnings(report: Report) -> str:
     warnings = [item for item in report["result"]["warnings"] if item != use]
     if not warnings:
         return ""
-    items = "".join(f"<li>{_text(item)}</li>" for item in warnings)
+    items = "".join(f"<li>{_both(item, _korean(item))}</li>" for item in warnings)
     title = _title("Warnings", "주의")
     return f'<section>{title}<div class="warnings"><ul>{items}</ul></div></section>\n'
+
+
+def _korean(sentence: str) -> str:
+    korean = in_korean(sentence)
+    return "" if korean == sentence else korean
 
 
 def _model(model: Mapping[str, str], report: Report) -> str:

@@ -185,6 +185,20 @@ def test_a_permanent_failure_ends_the_request_with_its_reason(
     assert "missing_slices" in str(shown["failure"])
 
 
+def test_a_failure_is_told_in_the_language_of_whoever_asks(
+    queue: HttpQueue, file_request: Callable[..., str], page: httpx.Client
+) -> None:
+    request_id = file_request()
+    job = claim(queue)
+    sentence = "instance number 7 (SOP Instance UID 1.2.3) is cut short; fetch it again."
+    queue.fail(request_id, job.lease.id, code="truncated", message=sentence, is_retryable=False)
+    korean = "인스턴스 번호 7(SOP Instance UID 1.2.3): 데이터가 잘려 있습니다. 다시 가져오십시오."
+    for language, expected in (("en", sentence), ("ko-KR,en;q=0.5", korean), ("fr", sentence)):
+        headers = {"Accept-Language": language}
+        shown = page.get(f"/status/{request_id}/", headers=headers).json()["failure"]
+        assert shown == {"code": "truncated", "message": expected}
+
+
 def test_an_artifact_that_is_no_mask_is_refused(
     queue: HttpQueue, file_request: Callable[..., str], tmp_path: Path
 ) -> None:
@@ -241,6 +255,14 @@ def test_from_a_click_to_a_mask(
     assert worker.error is None
     left = list((live_settings.worker.work_dir / "jobs").glob("*/job.json"))
     assert left == []
+    warnings = {
+        language: page.get(f"/status/{request_id}/", headers={"Accept-Language": language}).json()[
+            "result"
+        ]["warnings"]
+        for language in ("en", "ko")
+    }
+    assert warnings["en"] == ["Intended use of this model: tests"]
+    assert warnings["ko"] == ["이 모델의 용도: tests"]
 
 
 def test_the_site_tells_its_version_the_tokens_lane_and_its_time(queue: HttpQueue) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from dataclasses import replace
 
 from tests.support.imaging_models import LESION, model_entry
 from tests.support.threshold_engine import ThresholdEngine
@@ -25,7 +26,7 @@ def main() -> None:
             continue
         result = segment_case(
             Case.from_json(message),
-            model=model_entry(LESION),
+            model=replace(model_entry(LESION), warnings=("Intended use of this model: tests",)),
             engine=ThresholdEngine([100]),
             on_progress=lambda stage, progress: send(
                 type="progress", stage=stage, progress=progress
