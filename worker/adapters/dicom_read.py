@@ -9,6 +9,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ class OpenedSeries:
         """The one series that all instances belong to."""
         return self.headers[0].series_instance_uid
 
-    @property
+    @cached_property
     def sources(self) -> tuple[SourceInstance, ...]:
         """The instance and frame of each slice."""
         return tuple(

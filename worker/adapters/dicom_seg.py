@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 
 import highdicom as hd
@@ -28,7 +29,7 @@ from pydicom.valuerep import DSfloat
 from worker import __version__
 from worker.adapters.dicom_quiet import without_quotes
 from worker.adapters.dicom_read import OpenedSeries
-from worker.adapters.dicom_seg_sources import add_references, reference_headers
+from worker.adapters.dicom_seg_sources import name_references, reference_headers
 from worker.core.errors import ModelInvalid
 from worker.core.job import ModelIdentity
 from worker.core.segments import Code, Labels, SegmentSpec
@@ -95,12 +96,16 @@ class MaskRequest:
         ----------
         DICOM PS3.5 9; pydicom's `generate_uid` joins its sources bare, hence one string.
         """
-        inputs = []
-        for series in (self.main, *self.others):
-            inputs += [source.sop_instance_uid for source in series.sources]
-            inputs += [series.content_sha256, "/"]
-        parts = [PROGRAM, self.request_id, self.model.sha256, self.seg_type, *inputs, role]
+        parts = [PROGRAM, self.request_id, self.model.sha256, self.seg_type, *self._inputs, role]
         return str(generate_uid(entropy_srcs=["\n".join(parts)]))
+
+    @cached_property
+    def _inputs(self) -> tuple[str, ...]:
+        inputs: list[str] = []
+        for series in (self.main, *self.others):
+            inputs += [header.sop_instance_uid for header in series.headers]
+            inputs += [series.content_sha256, "/"]
+        return tuple(inputs)
 
 
 def segment_color(spec: SegmentSpec, number: int) -> tuple[int, int, int]:
@@ -131,22 +136,22 @@ def write_dicom_seg(request: MaskRequest, path: Path, *, now: datetime | None = 
 def build_dicom_seg(request: MaskRequest, *, now: datetime) -> hd.seg.Segmentation:
     """Build the object in memory; `write_dicom_seg` says more."""
     _check_type(request)
-    headers = reference_headers(request.main)
-    further: Sequence[Dataset] = ()
-    is_multi_frame = request.main.headers[0].frame_number is not None
-    planes = _planes(request.labels, request.specs)
-    positions = None
+    # highdicom leaves empty frames out, but would look through every one of them first.
+    part = request.labels.box[2]
+    planes = _planes(request.labels.between(part), request.specs)
     if not planes.any():
-        middle = planes.shape[0] // 2
-        planes = planes[middle : middle + 1]
-        positions = [_plane_position(request.main, middle)]
-    elif is_multi_frame:
-        positions = [_plane_position(request.main, k) for k in range(planes.shape[0])]
-    if is_multi_frame:
+        middle = request.labels.shape[2] // 2
+        part = slice(middle, middle + 1)
+        planes = _planes(request.labels.between(part), request.specs)
+    headers = reference_headers(request.main, part)
+    further: Sequence[Dataset] = ()
+    positions = None
+    if request.main.headers[0].frame_number is not None:
         # highdicom takes one multi-frame image; more of the same series are matched by position.
         headers, further = headers[:1], headers[1:]
+        positions = [_plane_position(request.main, k) for k in range(part.start, part.stop)]
     seg = _segmentation(request, headers, further, planes, positions, now)
-    add_references(seg, request.others)
+    name_references(seg, request.main, request.others)
     _name_dimensions(seg, request.uid("dimensions"))
     _clear_padding(seg)
     return seg
@@ -216,7 +221,8 @@ def _planes(labels: Labels, specs: Sequence[SegmentSpec]) -> npt.NDArray[np.unsi
         numbers = {spec.label_value: number for number, spec in enumerate(specs, start=1)}
         return labels.recoded(numbers).transpose(2, 1, 0)
     masks = [labels.mask(spec.label_value).transpose(2, 1, 0) for spec in specs]
-    return np.stack(masks, axis=-1).astype(np.uint8)
+    # Each mask contiguous: highdicom goes through them frame by frame.
+    return np.moveaxis(np.stack(masks).view(np.uint8), 0, -1)
 
 
 def _plane_position(main: OpenedSeries, k: int) -> hd.PlanePositionSequence:

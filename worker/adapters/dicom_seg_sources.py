@@ -13,6 +13,7 @@ from typing import Any
 
 from pydicom.config import RAISE
 from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence as DicomSequence
 from pydicom.uid import ExplicitVRLittleEndian
@@ -49,65 +50,99 @@ _IF_PRESENT = (
 _SEXES = frozenset({"M", "F", "O"})
 
 
-def reference_headers(opened: OpenedSeries) -> tuple[Dataset, ...]:
-    """Give one header for each instance of a series, in its slice order.
+def reference_headers(opened: OpenedSeries, part: slice) -> tuple[Dataset, ...]:
+    """Give headers of the instances of a series that a mask needs, in slice order.
 
     Parameters
     ----------
     opened : OpenedSeries
+    part : slice
+        The slices that the mask has frames of.
 
     Returns
     -------
     tuple of Dataset
-        Classic instances in slice order, so that plane k of an array belongs to header k; of
-        multi-frame instances each with its frames in the file's order.
+        Of classic instances those of the slices in `part`, so that plane k of an array belongs to
+        header k; of multi-frame instances all, each with its frames in the file's order.
     """
-    frames: list[list[SliceHeader]] = [[] for _ in opened.datasets]
-    for source, header in zip(opened.slices, opened.headers, strict=True):
-        frames[source.dataset].append(header)
-    step_mm = opened.geometry.spacing_mm[2]
+    first = opened.headers[0]
     with without_quotes():
-        made = [
-            _reference_header(dataset, headers, step_mm)
-            for dataset, headers in zip(opened.datasets, frames, strict=True)
-        ]
+        if first.frame_number is None:
+            elements = _place_elements(first, opened.geometry.spacing_mm[2])
+            made = [
+                _classic_header(opened.datasets[source.dataset], header, elements)
+                for source, header in zip(opened.slices[part], opened.headers[part], strict=True)
+            ]
+        else:
+            made = _multi_frame_headers(opened)
         # highdicom takes patient and study from the first image; of the others it asks the place.
         _add_patient_and_study(made[0], opened.datasets[0])
     return tuple(made)
 
 
-def add_references(seg: Dataset, others: Sequence[OpenedSeries]) -> None:
-    """Name every instance of the further inputs in a mask.
+def name_references(seg: Dataset, main: OpenedSeries, others: Sequence[OpenedSeries]) -> None:
+    """Name every instance of the inputs in a mask, also those of slices without a frame.
 
-    highdicom would do it, but looks through its tables of modules for each source, which takes
-    longer than all the rest, to find out what is known here: which instances there are.
+    highdicom would do it for those that it is given, but looks through its tables of modules for
+    each, which takes longer than all the rest, to find out what is known here: which instances
+    there are.
 
     References
     ----------
-    DICOM PS3.3 C.12.4.1 (Common Instance Reference)
+    DICOM PS3.3 C.7.6.16.1.1 (Source Image Sequence), C.12.4.1 (Common Instance Reference)
     """
-    for other in others:
-        series = Dataset()
-        series.SeriesInstanceUID = other.series_instance_uid
-        series.ReferencedInstanceSequence = DicomSequence(map(_reference, other.datasets))
-        seg.ReferencedSeriesSequence.append(series)
+    seg.SourceImageSequence = DicomSequence(map(_reference, main.datasets))
+    seg.ReferencedSeriesSequence = DicomSequence(map(_references, (main, *others)))
+
+
+def _references(opened: OpenedSeries) -> Dataset:
+    series = Dataset()
+    series.SeriesInstanceUID = opened.series_instance_uid
+    series.ReferencedInstanceSequence = DicomSequence(map(_reference, opened.datasets))
+    return series
 
 
 def _reference(dataset: Dataset) -> Dataset:
     item = Dataset()
-    item.ReferencedSOPClassUID = dataset.SOPClassUID
-    item.ReferencedSOPInstanceUID = dataset.SOPInstanceUID
+    item.add(_as_it_is("ReferencedSOPClassUID", dataset.SOPClassUID))
+    item.add(_as_it_is("ReferencedSOPInstanceUID", dataset.SOPInstanceUID))
     return item
 
 
-def _reference_header(dataset: Dataset, headers: list[SliceHeader], step_mm: float) -> Dataset:
-    header = _common(dataset)
-    if headers[0].frame_number is None:
-        _place(header, headers[0], step_mm)
-        header.update(_plane(headers[0]))
-    else:
-        _add_frames(header, sorted(headers, key=lambda item: item.frame_number or 0), step_mm)
-    return header
+def _as_it_is(keyword: str, value: Any) -> DataElement:
+    """Make an element of a value that pydicom read from one of the same kind: checked already."""
+    tag = tag_for_keyword(keyword) or 0
+    return DataElement(tag, dictionary_VR(tag), value, already_converted=True)
+
+
+def _place_elements(header: SliceHeader, step_mm: float) -> Sequence[DataElement]:
+    """Give what all slices of a series share, to be made once."""
+    item = Dataset()
+    _place(item, header, step_mm)
+    item.ImageOrientationPatient = _decimals(header.orientation)
+    return list(item)
+
+
+def _classic_header(
+    dataset: Dataset, header: SliceHeader, elements: Sequence[DataElement]
+) -> Dataset:
+    made = _common(dataset)
+    for element in elements:
+        made.add(element)
+    made.ImagePositionPatient = _decimals(header.position)
+    return made
+
+
+def _multi_frame_headers(opened: OpenedSeries) -> list[Dataset]:
+    frames: list[list[SliceHeader]] = [[] for _ in opened.datasets]
+    for source, header in zip(opened.slices, opened.headers, strict=True):
+        frames[source.dataset].append(header)
+    made = []
+    for dataset, headers in zip(opened.datasets, frames, strict=True):
+        made.append(_common(dataset))
+        ordered = sorted(headers, key=lambda item: item.frame_number or 0)
+        _add_frames(made[-1], ordered, opened.geometry.spacing_mm[2])
+    return made
 
 
 def _common(dataset: Dataset) -> Dataset:
@@ -125,7 +160,7 @@ def _common(dataset: Dataset) -> Dataset:
         "Rows",
         "Columns",
     ):
-        setattr(header, keyword, dataset[keyword].value)
+        header.add(_as_it_is(keyword, dataset[keyword].value))
     return header
 
 
@@ -163,13 +198,6 @@ def _place(item: Dataset, header: SliceHeader, step_mm: float) -> None:
     # The slices' distance, not the source's thickness: a mask fills the space between slices.
     item.SliceThickness = DSfloat(step_mm, auto_format=True)
     item.SpacingBetweenSlices = DSfloat(step_mm, auto_format=True)
-
-
-def _plane(header: SliceHeader) -> Dataset:
-    plane = Dataset()
-    plane.ImagePositionPatient = _decimals(header.position)
-    plane.ImageOrientationPatient = _decimals(header.orientation)
-    return plane
 
 
 def _add_frames(header: Dataset, frames: list[SliceHeader], step_mm: float) -> None:

@@ -48,8 +48,9 @@ def flatten(labels: Labels) -> LabelArray:
     dtype = np.uint8 if max(labels.values, default=0) <= np.iinfo(np.uint8).max else np.uint16
     if not labels.is_overlapping:
         return np.asarray(labels.array.astype(dtype, copy=False))
-    flat = np.zeros(labels.shape, dtype=dtype)
-    sizes = [int(np.count_nonzero(mask)) for mask in labels.array]
+    flat = np.zeros(labels.shape, dtype=dtype, order="F")  # as it lies in the file
+    part, masks = flat[labels.box], [mask[labels.box] for mask in labels.array]
+    sizes = [int(np.count_nonzero(mask)) for mask in masks]
     for index in sorted(range(len(sizes)), key=lambda n: -sizes[n]):
-        flat[labels.array[index] != 0] = labels.values[index]
+        part[masks[index] != 0] = labels.values[index]
     return flat

@@ -6,6 +6,7 @@ Nothing of the patient is written into it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
@@ -29,7 +30,7 @@ from worker.adapters.preview_planes import (
 from worker.adapters.preview_text import drawable, font_for, label_of, wrapped
 from worker.core.geometry import Volume
 from worker.core.job import SegmentMeasurement
-from worker.core.segments import LabelArray, Labels, SegmentSpec
+from worker.core.segments import Box, LabelArray, Labels, SegmentSpec, bounding_box
 
 _PANEL_PX = 360
 _GAP_PX = 12
@@ -40,6 +41,8 @@ _WARNING = (255, 190, 80)
 _DIM = (150, 156, 164)
 # A tile shows at least this much, so that a small lesion is seen in its surroundings.
 _LEAST_TILE_MM = 70.0
+# Noisy pictures become no smaller above it, and take ten times as long (docs/performance.md).
+_PNG_LEVEL = 3
 _LEGEND_ROWS = 4  # of one column; more segments make a second column
 
 _Mask = npt.NDArray[np.bool_]
@@ -88,9 +91,9 @@ def write_preview(
     at = _focus(shown, scene.spacing_mm)
     pictures = [_planes(scene, at), _montage(scene, to_lps, shown, at)]
     legend = _legend(specs, measurements, title, wrapped(notices))
-    _stack([*pictures, legend]).save(path)
+    _stack([*pictures, legend]).save(path, compress_level=_PNG_LEVEL)
     bare = BytesIO()
-    _stack(pictures).save(bare, format="PNG")
+    _stack(pictures).save(bare, format="PNG", compress_level=_PNG_LEVEL)
     return bare.getvalue()
 
 
@@ -99,29 +102,56 @@ def _segment_numbers(labels: Labels, specs: Sequence[SegmentSpec]) -> LabelArray
     if not labels.is_overlapping:
         return labels.recoded({spec.label_value: n for n, spec in enumerate(specs, start=1)})
     numbers = np.zeros(labels.shape, dtype=np.uint8, order="F")
-    masks = [(number, labels.mask(spec.label_value)) for number, spec in enumerate(specs, start=1)]
+    part = numbers[labels.box]
+    masks = [
+        (number, labels.array[labels.values.index(spec.label_value)][labels.box])
+        for number, spec in enumerate(specs, start=1)
+        if spec.label_value in labels.values
+    ]
     for number, mask in sorted(masks, key=lambda item: -int(np.count_nonzero(item[1]))):
-        numbers[mask] = number
+        part[mask != 0] = number
     return numbers
 
 
-def _largest(numbers: npt.NDArray[np.generic], specs: Sequence[SegmentSpec]) -> _Mask:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Finding:
+    """What the picture is centred on: a mask in a box of the LPS view; empty where nothing is."""
+
+    shape: tuple[int, ...]  # of the whole view
+    box: Box
+    mask: _Mask  # in the box
+
+    def hits(self, axis: int) -> npt.NDArray[np.intp]:
+        """Give the indices along an axis of the view where anything is."""
+        others = tuple(other for other in range(3) if other != axis)
+        hits = np.flatnonzero(self.mask.any(axis=others))
+        return np.asarray(hits + self.box[axis].start)
+
+    def indices(self) -> npt.NDArray[np.intp]:
+        """Give the (M, 3) indices in the view of every voxel."""
+        start = np.array([side.start for side in self.box])
+        return np.asarray(np.argwhere(self.mask) + start)
+
+
+def _largest(numbers: npt.NDArray[np.generic], specs: Sequence[SegmentSpec]) -> _Finding:
     """Give the largest lesion; without any, the largest of what else was found; else nothing."""
     is_tumor = np.array([False, *(spec.counts_as_tumor for spec in specs)])
-    found: _Mask = is_tumor[numbers]
-    if not found.any():
-        found = np.asarray(numbers != 0)
-    if not found.any():
-        return found
-    parts, _ = ndimage.label(found, structure=np.ones((3, 3, 3)))
-    sizes = np.bincount(parts.ravel())
-    sizes[0] = 0
-    return np.asarray(parts == sizes.argmax())
+    box = bounding_box(numbers)
+    part = numbers[box]
+    mask: _Mask = is_tumor[part]
+    if not mask.any():
+        mask = np.asarray(part != 0)
+    if mask.any():
+        parts, _ = ndimage.label(mask, structure=np.ones((3, 3, 3)))
+        sizes = np.bincount(parts.ravel(order="K"))
+        sizes[0] = 0
+        mask = np.asarray(parts == sizes.argmax())
+    return _Finding(shape=numbers.shape, box=box, mask=mask)
 
 
-def _focus(shown: _Mask, spacing_mm: Sequence[float]) -> tuple[int, ...]:
+def _focus(shown: _Finding, spacing_mm: Sequence[float]) -> tuple[int, ...]:
     """Choose the voxel to cut through: the finding's own one that is nearest to its centroid."""
-    indices = np.argwhere(shown)
+    indices = shown.indices()
     if not indices.size:
         return tuple(size // 2 for size in shown.shape)
     away = ((indices - indices.mean(axis=0)) * np.array(spacing_mm)) ** 2
@@ -149,7 +179,7 @@ def _planes(scene: Scene, at: tuple[int, ...]) -> Image.Image:
     return row
 
 
-def _montage(scene: Scene, to_lps: LpsView, shown: _Mask, at: tuple[int, ...]) -> Image.Image:
+def _montage(scene: Scene, to_lps: LpsView, shown: _Finding, at: tuple[int, ...]) -> Image.Image:
     """Draw slices of the acquisition through the finding, or through the volume without one."""
     plane = to_lps.acquired_plane
     crop = _crop(scene, plane, shown)
@@ -175,10 +205,9 @@ def _montage(scene: Scene, to_lps: LpsView, shown: _Mask, at: tuple[int, ...]) -
     return row
 
 
-def _tile_places(shown: _Mask, plane: Plane) -> list[int]:
+def _tile_places(shown: _Finding, plane: Plane) -> list[int]:
     """Spread the slices evenly over the finding; a thin one gets its neighbours, too."""
-    others = tuple(axis for axis in range(3) if axis != plane.cut)
-    hit = np.flatnonzero(shown.any(axis=others))
+    hit = shown.hits(plane.cut)
     count = shown.shape[plane.cut]
     first, last = (int(hit[0]), int(hit[-1])) if hit.size else (count // 8, count - 1 - count // 8)
     missing = _TILES - (last - first + 1)
@@ -190,7 +219,7 @@ def _tile_places(shown: _Mask, plane: Plane) -> list[int]:
     return list(dict.fromkeys(np.clip(np.rint(middles), 0, count - 1).astype(int).tolist()))
 
 
-def _crop(scene: Scene, plane: Plane, shown: _Mask) -> tuple[slice, slice]:
+def _crop(scene: Scene, plane: Plane, shown: _Finding) -> tuple[slice, slice]:
     """Choose the part of the plane around the finding, all of it where there is none."""
     across, down = (
         _reach(shown, axis, scene.spacing_mm[axis]) for axis in (plane.across, plane.down)
@@ -198,9 +227,9 @@ def _crop(scene: Scene, plane: Plane, shown: _Mask) -> tuple[slice, slice]:
     return across, down
 
 
-def _reach(shown: _Mask, axis: int, spacing_mm: float) -> slice:
+def _reach(shown: _Finding, axis: int, spacing_mm: float) -> slice:
     size = shown.shape[axis]
-    hit = np.flatnonzero(shown.any(axis=tuple(other for other in range(3) if other != axis)))
+    hit = shown.hits(axis)
     if not hit.size:
         return slice(0, size)
     wanted = max(1.4 * (hit[-1] - hit[0] + 1), _LEAST_TILE_MM / spacing_mm)

@@ -154,7 +154,7 @@ def _render(scene: Scene, plane: Plane, at: tuple[int, ...], px_per_mm: float) -
 
 def _cut(array: Array, plane: Plane, at: tuple[int, ...]) -> Array:
     """Take one plane out of an LPS view, as (down, across)."""
-    cut = np.take(array, at[plane.cut], axis=plane.cut)
+    cut = array[tuple(at[plane.cut] if axis == plane.cut else slice(None) for axis in range(3))]
     # The two axes that are left keep their order; across always comes before down in PLANES.
     return np.asarray(cut.T[:: plane.down_sign])
 

@@ -53,8 +53,10 @@ def union_of(labels: Labels, specs: Sequence[SegmentSpec]) -> npt.NDArray[np.boo
     if not labels.is_overlapping:
         return labels.recoded({spec.label_value: 1 for spec in specs}).astype(bool)
     union = np.zeros(labels.shape, dtype=bool, order="F")
+    part = union[labels.box]
     for spec in specs:
-        union |= labels.mask(spec.label_value)
+        if spec.label_value in labels.values:
+            part |= labels.array[labels.values.index(spec.label_value)][labels.box] != 0
     return union
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from worker.core.geometry import Geometry
-from worker.core.segments import Labels
+from worker.core.segments import Labels, bounding_box
 
 KEEP_LARGEST = ("off", "each", "all")
 CONNECTIVITIES = (6, 26)
@@ -138,7 +138,7 @@ def _fill_holes(labels: Labels) -> int:
     """Fill each label's holes; only background is given away, never another label's voxels."""
     for value in sorted(labels.present_values()):
         mask = labels.mask(value)
-        box = _box(mask)
+        box = bounding_box(mask)
         inside = _ndimage().binary_fill_holes(mask[box]) & ~mask[box]
         if labels.is_overlapping:
             labels.array[labels.values.index(value)][box][inside] = 1
@@ -157,7 +157,7 @@ def _drop(
         mask = _union(labels, values)
         if not mask.any():
             continue
-        box = _box(mask)
+        box = bounding_box(mask)
         parts, count = _ndimage().label(mask[box], structure=_structure(settings.connectivity))
         sizes = np.bincount(parts.ravel(), minlength=count + 1)[1:]
         is_out = np.concatenate([[False], choose(sizes)])
@@ -207,12 +207,3 @@ def _ndimage() -> ModuleType:
 
 def _structure(connectivity: int) -> BoolArray:
     return np.asarray(_ndimage().generate_binary_structure(3, 3 if connectivity == 26 else 1))
-
-
-def _box(mask: BoolArray) -> tuple[slice, ...]:
-    """Give the smallest box around a mask that isn't empty."""
-    found = []
-    for axis in range(3):
-        hit = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
-        found.append(slice(int(hit[0]), int(hit[-1]) + 1))
-    return tuple(found)

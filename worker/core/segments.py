@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy.typing as npt
 SEG_TYPES = ("binary", "labelmap")
 
 LabelArray = npt.NDArray[np.unsignedinteger[Any]]
+Box = tuple[slice, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +90,30 @@ class Labels:
         i, j, k = self.array.shape[-3:]
         return (i, j, k)
 
+    @cached_property
+    def box(self) -> Box:
+        """The smallest (I, J, K) box that holds every segment; an empty one for no segment."""
+        return bounding_box(self.array)[-3:]
+
+    def in_slice_order(self) -> Labels:
+        """Give the same labels with whole slices, and in them whole rows, contiguous in memory.
+
+        That is how DICOM frames and NIfTI lie, so that all that follows reads memory in order.
+        """
+        turned = self.array.transpose(*range(self.array.ndim - 3), -1, -2, -3)
+        if turned.flags.c_contiguous:
+            return self
+        made: LabelArray = np.zeros(turned.shape, dtype=self.array.dtype)
+        made = made.transpose(*range(made.ndim - 3), -1, -2, -3)
+        # The background is there already; segments fill a small part of most volumes.
+        inside: tuple[Any, ...] = (..., *self.box)
+        made[inside] = self.array[inside]
+        return replace(self, array=made)
+
+    def between(self, slices: slice) -> Labels:
+        """Give the labels of some of the slices, without a copy."""
+        return replace(self, array=self.array[..., slices])
+
     def mask(self, value: int) -> npt.NDArray[np.bool_]:
         """Give the (I, J, K) mask of one label value; all False where it can't occur."""
         if not self.is_overlapping:
@@ -118,6 +144,22 @@ class Labels:
         # bincount over the array as it lies in memory: np.unique would sort every voxel.
         counts = np.bincount(self.array.ravel(order="K"))
         return frozenset(int(value) for value in np.flatnonzero(counts)) - {0}
+
+
+def bounding_box(array: npt.NDArray[Any]) -> Box:
+    """Give the smallest box around what isn't zero; slices of no length where nothing is.
+
+    Parameters
+    ----------
+    array : (...) bool or unsigned integer
+    """
+    box = [slice(0, size) for size in array.shape]
+    # The axis of the largest steps first: its planes are read in order, and few are left after it.
+    for axis in sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis])):
+        others = tuple(other for other in range(array.ndim) if other != axis)
+        hit = np.flatnonzero(array[tuple(box)].max(axis=others, initial=0))
+        box[axis] = slice(int(hit[0]), int(hit[-1]) + 1) if hit.size else slice(0, 0)
+    return tuple(box)
 
 
 def ordered_by_label(specs: Iterable[SegmentSpec]) -> tuple[SegmentSpec, ...]:
