@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from worker.adapters.case_pool import CasePool
 from worker.adapters.case_process import CaseProcess, child_command
+from worker.adapters.device_turn import DeviceTurn
 from worker.adapters.input_cache import InputCache
 from worker.adapters.inputs_http import HttpInputs
 from worker.adapters.inputs_orthanc import DirectInputs, OrthancInputs
@@ -17,6 +19,8 @@ from worker.console import View
 from worker.core.errors import ModelInvalid, SettingsError, WorkerError
 from worker.daemon import Daemon
 from worker.delivery import Courier
+from worker.engine_start import EngineStart
+from worker.forecast import Forecast
 from worker.lockfile import WorkFolderLock
 from worker.metrics import Metrics, MetricsServer
 from worker.outbox import Outbox
@@ -33,7 +37,7 @@ class Program:
     """A daemon that is ready to run, and what must be given back after it."""
 
     daemon: Daemon
-    runner: CaseProcess
+    runner: CasePool
     lock: WorkFolderLock
     shown: MetricsServer
 
@@ -56,6 +60,23 @@ def make_runner(
         start_timeout_s=settings.inference.start_timeout_s,
         on_start=on_start,
     )
+
+
+def make_pool(
+    settings: Settings, command: Sequence[str] | None, *, on_start: Callable[[], None]
+) -> CasePool:
+    """Make the owner of all child processes; `command` replaces the real child."""
+    inference = settings.inference
+
+    def make(device: str, turn: DeviceTurn) -> CaseProcess:
+        return CaseProcess(
+            command or child_command(settings.config_path, device),
+            start_timeout_s=inference.start_timeout_s,
+            on_start=on_start,
+            device_turn=turn,
+        )
+
+    return CasePool(make, inference.devices, inference.processes_on)
 
 
 def make_server(settings: Settings) -> HttpQueue:
@@ -149,11 +170,22 @@ def build(
     cache.open()
     metrics = Metrics()
     shown = MetricsServer(settings.metrics, metrics)
-    runner = make_runner(settings, command, on_start=metrics.child_started)
+    runner = make_pool(settings, command, on_start=metrics.child_started)
     server = make_server(settings)
     outbox = Outbox(settings.worker.work_dir)
     metrics.watch_outbox(outbox)
     courier = Courier(outbox, server)
+    forecast = Forecast(view, prefetch=settings.worker.prefetch, devices=lambda: runner.devices)
+
+    def start_engine() -> None:
+        _start_engine(settings, runner, server, stop)
+        metrics.device_memory(runner.device_report.get("memory", {}))
+
+    engine = EngineStart(
+        start_engine,
+        prepare=lambda: _offer(server, find_usable(settings)),
+        work_dir=settings.worker.work_dir,
+    )
     casework = CaseWork(
         server=server,
         inputs=inputs,
@@ -161,16 +193,12 @@ def build(
         outbox=outbox,
         courier=courier,
         stop=stop,
-        view=view,
+        view=forecast,
         default_model=settings.default_model,
         stall_s=settings.inference.stall_s,
         work_dir=settings.worker.work_dir,
+        is_engine_ready=engine.is_ready,
     )
-
-    def start_engine() -> None:
-        _start_engine(settings, runner, server, find_usable(settings), stop)
-        metrics.device_memory(runner.device_report.get("memory", {}))
-
     daemon = Daemon(
         server=server,
         settings=settings.server,
@@ -180,39 +208,39 @@ def build(
         room=make_room(settings, cache),
         metrics=metrics,
         stop=stop,
-        start_engine=start_engine,
+        engine=engine,
+        forecast=forecast,
         on_idle=cache.tidy,
     )
     runner.start()
     return Program(daemon=daemon, runner=runner, lock=lock, shown=shown)
 
 
-def _start_engine(
-    settings: Settings,
-    runner: CaseProcess,
-    server: HttpQueue,
-    usable: tuple[str, ...],
-    stop: Stop,
-) -> None:
-    """Wait for the child, and let the site know what this worker can do."""
+def _offer(server: HttpQueue, usable: tuple[str, ...]) -> None:
+    """Let the site know which models this worker may run."""
     if not usable:
         raise ModelInvalid(
             "No model may be run on this machine yet: see 'mri-worker models list', then run "
             "'mri-worker models add NAME'."
         )
+    server.worker = replace(server.worker, models=usable)
+
+
+def _start_engine(settings: Settings, runner: CasePool, server: HttpQueue, stop: Stop) -> None:
+    """Wait for the children, and let the site know what they run on."""
     runner.wait_ready(give_up=stop.is_asked)
     if stop.is_asked():
         return
-    server.worker = WorkerInfo(name=settings.worker.name, device=runner.device, models=usable)
+    server.worker = replace(server.worker, device=runner.device)
     fields = {
         "worker": settings.worker.name,
         "lane": settings.worker.lane,
         "device": runner.device,
-        "models": ",".join(usable),
+        "models": ",".join(server.worker.models),
     }
     logger.info("engine_ready", extra=fields)
     _tell_lane(settings, server)
-    if settings.inference.is_warm_at_start and settings.default_model in usable:
+    if settings.inference.is_warm_at_start and settings.default_model in server.worker.models:
         runner.keep_warm(settings.default_model)
 
 

@@ -3,9 +3,10 @@
 It speaks JSON lines with its parent (`worker.adapters.case_process`). Everything that can crash,
 hang or run out of memory happens here: decoding, the network, code of bundles.
 
-Parent to child: ``case`` (a `Case`), ``warm`` (a model's name), ``exit``. Child to parent:
-``ready``, ``progress``, ``warm`` when a model is loaded, ``result`` (a `CaseResult`), ``error``.
-The child ends when its input ends, since then its parent is gone.
+Parent to child: ``case`` (a `Case`), ``warm`` (a model's name), ``device_granted``, ``exit``.
+Child to parent: ``ready``, ``progress``, ``warm`` when a model is loaded, ``device_wanted`` and
+``device_done`` around the network, ``result`` (a `CaseResult`), ``error``. The child ends when its
+input ends, since then its parent is gone.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -46,6 +49,7 @@ logger = logging.getLogger(__name__)
 
 Message = dict[str, Any]
 Send = Callable[[Message], None]
+Turn = Callable[[], AbstractContextManager[None]]
 
 # A person sees four a second as movement; more would only fill the pipe.
 _PROGRESS_INTERVAL_S = 0.25
@@ -63,6 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Serve the parent until it says ``exit`` or is gone; gives the exit code."""
     parser = argparse.ArgumentParser(prog="python -m worker.case_child")
     parser.add_argument("--config", type=Path, default=None)
+    parser.add_argument("--device", default=None, help="instead of inference.device")
     options = parser.parse_args(arguments)
     incoming, outgoing = _take_streams()
     faulthandler.enable(sys.stderr)
@@ -72,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     messages = _read_in_background(incoming)
     try:
         settings = load_settings(options.config)
-        engine = _start_engine(settings)
+        engine = _start_engine(settings, options.device)
     except Exception as error:
         logger.exception("child_failed_to_start")
         channel.send(error_message(error))
@@ -85,17 +90,45 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "report": _report(engine),
         }
     )
-    return serve(messages, channel.send, settings=settings, engine=engine)
+    return serve(Messages(messages), channel.send, settings=settings, engine=engine)
 
 
-def serve(messages: queue.Queue[Message], send: Send, *, settings: Settings, engine: Engine) -> int:
+class Messages:
+    """What the parent said, in order; what a case waits for may overtake the rest."""
+
+    def __init__(self, incoming: queue.Queue[Message]) -> None:
+        self._incoming = incoming
+        self._put_off: deque[Message] = deque()
+
+    def next(self) -> Message:
+        """Wait for the next message."""
+        return self._put_off.popleft() if self._put_off else self._incoming.get()
+
+    def wait_for(self, kind: str) -> None:
+        """Wait for one kind of message, and keep the others for later."""
+        while (message := self._incoming.get()).get("type") != kind:
+            self._put_off.append(message)
+
+
+def serve(messages: Messages, send: Send, *, settings: Settings, engine: Engine) -> int:
     """Answer messages one by one; gives the exit code."""
+
+    @contextmanager
+    def turn() -> Iterator[None]:
+        # Siblings of this process use the same device: the parent says whose turn it is.
+        send({"type": "device_wanted"})
+        messages.wait_for("device_granted")
+        try:
+            yield
+        finally:
+            send({"type": "device_done"})
+
     while True:
-        message = messages.get()
+        message = messages.next()
         if message.get("type") == "exit":
             return EXIT_OK
         try:
-            send(_answer(message, send, settings, engine))
+            send(_answer(message, send, settings, engine, turn))
         except Exception as error:
             logger.exception("child_message_failed")
             send({**error_message(error), "during": message.get("type")})
@@ -143,34 +176,43 @@ class ProgressReports:
         self._send({"type": "progress", "stage": stage, "progress": round(progress, 4)})
 
 
-def _answer(message: Message, send: Send, settings: Settings, engine: Engine) -> Message:
+def _answer(
+    message: Message, send: Send, settings: Settings, engine: Engine, turn: Turn
+) -> Message:
     match message.get("type"):
         case "warm":
             model = find_model(settings, message.get("model"))
             engine.load(model)
             return {"type": "warm", "model": model.name}
         case "case":
-            return {"type": "result", **_segment(message, send, settings, engine)}
+            return {"type": "result", **_segment(message, send, settings, engine, turn)}
         case other:
             raise WorkerError(f"The child doesn't know the message {other!r}.", code="protocol")
 
 
-def _segment(message: Message, send: Send, settings: Settings, engine: Engine) -> Message:
+def _segment(
+    message: Message, send: Send, settings: Settings, engine: Engine, turn: Turn
+) -> Message:
     from worker.pipeline import segment_case
 
     case = Case.from_json(message)
     # Hashed again for each case: a model changed under a running worker is refused too.
     model = find_model(settings, case.model)
     return segment_case(
-        case, model=model, engine=engine, on_progress=ProgressReports(send)
+        case, model=model, engine=engine, on_progress=ProgressReports(send), turn=turn
     ).to_json()
 
 
-def _start_engine(settings: Settings) -> Engine:
+def _start_engine(settings: Settings, device: str | None) -> Engine:
     # Here and not above: importing torch takes seconds and prints, so the streams come first.
     from worker.adapters.engine_monai import MonaiEngine
+    from worker.model_memory import ModelMemory
 
-    return MonaiEngine(settings.inference.device, threshold=settings.inference.threshold)
+    return MonaiEngine(
+        device or settings.inference.devices[0],
+        threshold=settings.inference.threshold,
+        known=ModelMemory(settings.worker.work_dir),
+    )
 
 
 def _report(engine: Engine) -> Message:

@@ -26,12 +26,15 @@ from worker.core.job import Case, CaseResult, Job, SeriesFiles
 from worker.delivery import Courier, Delivered, deliver
 from worker.durable import file_sha256, told_plainly, write_json
 from worker.heartbeat import Drained, Watch
-from worker.log import case_in_work
+from worker.log import about
 from worker.outbox import Entry, Failure, Finished, Outbox
 from worker.ports import CaseRunner, InputSource, QueueServer
 from worker.signals import Stop
 
 logger = logging.getLogger(__name__)
+
+# How often a case that waits for the first child looks for it.
+_LOOK_S = 0.1
 
 
 class Ending(StrEnum):
@@ -55,7 +58,13 @@ class Done:
 
 
 class CaseWork:
-    """Works on jobs, one at a time."""
+    """Works on jobs; on several at a time where it is called from several threads.
+
+    Parameters
+    ----------
+    is_engine_ready : callable
+        Tells whether the first child is up; until then a case waits with its images.
+    """
 
     def __init__(
         self,
@@ -70,6 +79,7 @@ class CaseWork:
         default_model: str,
         stall_s: float,
         work_dir: Path,
+        is_engine_ready: Callable[[], bool] = lambda: True,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._server = server
@@ -82,7 +92,13 @@ class CaseWork:
         self._default_model = default_model
         self._stall_s = stall_s
         self._broken = _BrokenBefore(work_dir)
+        self._is_engine_ready = is_engine_ready
+        self._is_given_up = False
         self._now = now
+
+    def give_up(self) -> None:
+        """Give back every job in work that has no result yet: the program must end."""
+        self._is_given_up = True
 
     def work(self, entry: Entry, job: Job) -> Done:
         """Do one job whole, and let each line of the log say which.
@@ -92,7 +108,7 @@ class CaseWork:
         WorkerError
             See `_do`.
         """
-        with case_in_work(request_id=job.request_id, attempt=job.attempt):
+        with about(request_id=job.request_id, attempt=job.attempt):
             fields = {"request_id": job.request_id, "attempt": job.attempt}
             logger.info("case_started", extra={**fields, "series": len(job.series)})
             return self._do(entry, job)
@@ -112,8 +128,8 @@ class CaseWork:
             self._server,
             job,
             stall_s=self._stall_s,
-            on_verdict=self._runner.interrupt,
-            is_drained=self._stop.is_over,
+            on_verdict=lambda: self._runner.interrupt(job.request_id),
+            is_drained=lambda: self._is_given_up or self._stop.is_over(),
             now=self._now,
         )
         watch.start()
@@ -139,7 +155,7 @@ class CaseWork:
             return self._fail(entry, job, WorkerError(sentence, code="unexpected"))
         finally:
             watch.stop()
-            self._view.idle()
+            self._view.done(job.request_id)
             if not self._stop.is_asked():
                 # Where the case took its child along, the next one warms up while we wait.
                 self._runner.start()
@@ -187,12 +203,20 @@ class CaseWork:
             model=job.model or self._default_model,
             output_dir=entry.outputs_dir,
         )
-        watch.check()
+        self._wait_for_engine(watch)
         result = self._runner.run(
-            case, on_progress=lambda stage, fraction: self._moved(job, watch, stage, fraction)
+            case,
+            on_progress=lambda stage, fraction: self._moved(job, watch, stage, fraction),
+            on_wait=lambda: _wait(watch),
         )
         watch.finished()
         return self._keep(entry, job, result, download_s)
+
+    def _wait_for_engine(self, watch: Watch) -> None:
+        watch.check()
+        while not self._is_engine_ready():
+            _wait(watch)
+            time.sleep(_LOOK_S)
 
     def _keep(self, entry: Entry, job: Job, result: CaseResult, download_s: float) -> Finished:
         timings = {"downloading": round(download_s, 3), **result.timings}
@@ -276,6 +300,12 @@ class CaseWork:
         if is_first:
             return done
         raise error
+
+
+def _wait(watch: Watch) -> None:
+    """Stand in line; raises where the job is to end."""
+    watch.waits()
+    watch.check()
 
 
 class _BrokenBefore:

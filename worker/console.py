@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from types import TracebackType
 from typing import Protocol
 
@@ -25,8 +26,8 @@ class View(Protocol):
         """Show how much of a stage is done, 0 to 1."""
         ...
 
-    def idle(self) -> None:
-        """Show that no case is running."""
+    def done(self, request_id: str) -> None:
+        """Forget a case that has ended; without any other, show that none is running."""
         ...
 
 
@@ -34,21 +35,21 @@ class PlainView:
     """Logs the beginning of each stage."""
 
     def __init__(self) -> None:
-        self._shown = ("", "")
+        self._shown: dict[str, str] = {}
 
     def stage(self, request_id: str, stage: str, fraction: float) -> None:  # noqa: ARG002
         """Log the stage once."""
-        if (request_id, stage) != self._shown:
-            self._shown = (request_id, stage)
+        if self._shown.get(request_id) != stage:
+            self._shown[request_id] = stage
             logger.info("stage", extra={"request_id": request_id, "stage": stage})
 
-    def idle(self) -> None:
+    def done(self, request_id: str) -> None:
         """Forget the case."""
-        self._shown = ("", "")
+        self._shown.pop(request_id, None)
 
 
 class BarView:
-    """One bar over all stages of a case, on a terminal."""
+    """One bar over all stages of a case, on a terminal: of several, that of the oldest."""
 
     def __init__(
         self, console: Console, *, stages: tuple[str, ...] = STAGES, is_waiting_shown: bool = False
@@ -65,11 +66,13 @@ class BarView:
             transient=True,
         )
         self._task: TaskID | None = None
-        self._is_case_shown = False
+        self._cases: dict[str, None] = {}  # in the order in which they began
+        self._shown: str | None = None
+        self._lock = threading.Lock()
 
     def __enter__(self) -> BarView:
         self._progress.start()
-        self.idle()
+        self._show_waiting()
         return self
 
     def __exit__(
@@ -80,25 +83,38 @@ class BarView:
     ) -> None:
         self._progress.stop()
 
-    def stage(self, request_id: str, stage: str, fraction: float) -> None:  # noqa: ARG002
+    def stage(self, request_id: str, stage: str, fraction: float) -> None:
         """Move the bar."""
-        if not self._is_case_shown:
+        with self._lock:
+            self._cases.setdefault(request_id)
+            if request_id == next(iter(self._cases)):
+                self._move(request_id, stage, fraction)
+
+    def done(self, request_id: str) -> None:
+        """Go on with the next case, or show that requests are waited for."""
+        with self._lock:
+            self._cases.pop(request_id, None)
+            if not self._cases:
+                self._show_waiting()
+
+    def _move(self, request_id: str, stage: str, fraction: float) -> None:
+        if self._shown != request_id:
             self._show_anew(stage, self._total)
-            self._is_case_shown = True
+            self._shown = request_id
         before = self._stages[: self._stages.index(stage)] if stage in self._stages else ()
         done = sum(_SHARES[name] for name in before) + fraction * _SHARES.get(stage, 0)
         if self._task is not None:
             text = named("stage", stage)
             self._progress.update(self._task, description=text, completed=done)
 
-    def idle(self) -> None:
+    def _show_waiting(self) -> None:
         """Show that requests are waited for, by a bar that only moves to and fro."""
-        self._is_case_shown = False
+        self._shown = None
         self._show_anew("waiting" if self._is_waiting_shown else None, None)
 
     def _show_anew(self, text: str | None, total: float | None) -> None:
         if self._task is not None:
             self._progress.remove_task(self._task)
-        self._task = None
-        if text is not None:
-            self._task = self._progress.add_task(named("stage", text), total=total)
+        self._task = (
+            None if text is None else self._progress.add_task(named("stage", text), total=total)
+        )

@@ -1,4 +1,8 @@
-"""The daemon: asks for work, does it, ends when asked. IDLE, BUSY, DRAINING, STOPPED."""
+"""The daemon: asks for work, has it done, ends when asked. IDLE, BUSY, DRAINING, STOPPED.
+
+Cases overlap: while one is on the device the next one's images come, and the last one's mask is
+written and delivered. `forecast` says when a further request is wanted, `crew` runs the cases.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +27,10 @@ from worker.core.errors import (
     WorkerError,
 )
 from worker.core.job import Job
+from worker.crew import Crew
 from worker.delivery import CURABLE, Courier
+from worker.engine_start import EngineStart
+from worker.forecast import Forecast
 from worker.metrics import Metrics
 from worker.outbox import Entry, Failure, Outbox
 from worker.ports import Claim, QueueServer
@@ -37,6 +44,8 @@ logger = logging.getLogger(__name__)
 _LAST_ANSWER_S = 0.5
 # How often a worker whose disk is full looks again.
 _LOOK_FOR_ROOM_S = 10.0
+# How often the cases in work are looked after while no further one is wanted.
+_LOOK_S = 0.05
 
 
 class State(StrEnum):
@@ -72,8 +81,8 @@ class Daemon:
 
     Parameters
     ----------
-    start_engine : callable
-        Waits until the child is up; raises EngineBroken or ModelInvalid where it can't be.
+    engine : EngineStart
+        Starts the children beside the first polls.
     on_idle : callable
         Called after each poll that found nothing.
     """
@@ -89,7 +98,8 @@ class Daemon:
         room: Room,
         metrics: Metrics,
         stop: Stop,
-        start_engine: Callable[[], None],
+        engine: EngineStart,
+        forecast: Forecast,
         on_idle: Callable[[], None] = lambda: None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -101,7 +111,9 @@ class Daemon:
         self._room = room
         self._metrics = metrics
         self._stop = stop
-        self._start_engine = start_engine
+        self._engine = engine
+        self._forecast = forecast
+        self._crew = Crew(casework)
         self._on_idle = on_idle
         self._now = now
         self._leases: list[Entry] = []
@@ -119,8 +131,12 @@ class Daemon:
         """
         self._begin(look_for_s=self._settings.start_timeout_s)
         try:
+            self._engine.begin()
             while not self._stop.is_asked():
                 self._turn()
+        except BaseException:
+            self._casework.give_up()
+            raise
         finally:
             self._end()
 
@@ -128,7 +144,9 @@ class Daemon:
         """Take one request, or none where none is waiting."""
         self._begin(look_for_s=0)
         try:
-            return self._turn() if not self._stop.is_asked() else None
+            self._engine.wait()
+            claimed = self._claim_one() if not self._stop.is_asked() else None
+            return None if claimed is None else self._work_on(*claimed)
         finally:
             self._end()
 
@@ -137,12 +155,13 @@ class Daemon:
         self._look_for_site(look_for_s)
         self._recover()
         self._courier.start()
-        self._start_engine()
         logger.info("worker_ready", extra={"site": self._settings.url})
 
     def _end(self) -> None:
         if self.state is not State.DRAINING:
             self._go(State.DRAINING)
+        self._crew.wait(time.sleep)
+        self._collect()
         self._courier.stop()
         self._go(State.STOPPED)
         logger.info("worker_stopped", extra={"undelivered": self._courier.waiting})
@@ -206,8 +225,20 @@ class Daemon:
                 return
         self._courier.take(entry)
 
-    def _turn(self) -> Done | None:
-        """Claim once, and do the job if there is one."""
+    def _turn(self) -> None:
+        """Look after the cases in work, and take another one if it is time."""
+        self._engine.check()
+        self._crew.check()
+        self._collect()
+        if not self._forecast.wants_another():
+            self._stop.sleep(_LOOK_S)
+            return
+        claimed = self._claim_one()
+        if claimed is not None:
+            self._begin_case(*claimed)
+
+    def _claim_one(self) -> tuple[Entry, Job] | None:
+        """Claim once."""
         try:
             self._room.check()
             entry = self._leases.pop() if self._leases else self._outbox.begin()
@@ -215,9 +246,10 @@ class Daemon:
         except DiskFull as error:
             self._pause_without_room(error)
             return None
-        return self._ask(entry)
+        job = self._ask(entry)
+        return None if job is None else (entry, job)
 
-    def _ask(self, entry: Entry) -> Done | None:
+    def _ask(self, entry: Entry) -> Job | None:
         started = self._now()
         try:
             answer = self._claim(entry)
@@ -245,26 +277,46 @@ class Daemon:
             spent_s = self._now() - started
             rest_s = self._settings.poll_interval_s - spent_s
             self._stop.sleep(max(answer.retry_after_s, rest_s, 0.0))
-            return None
-        return self._work(entry, answer.job)
+        return answer.job
 
-    def _work(self, entry: Entry, job: Job) -> Done:
+    def _begin_case(self, entry: Entry, job: Job) -> None:
+        if self._is_saved(entry, job):
+            self._forecast.begin(job.request_id)
+            self._crew.begin(entry, job)
+
+    def _work_on(self, entry: Entry, job: Job) -> Done | None:
+        """Work on one job here, and wait for its end."""
+        if not self._is_saved(entry, job):
+            return None
+        done = self._casework.work(entry, job)
+        self._book(done)
+        return done
+
+    def _is_saved(self, entry: Entry, job: Job) -> bool:
+        """Write down what was granted; without the room for that, give it back."""
         try:
             self._outbox.save_job(entry, job)
         except DiskFull as error:
             self._pause_without_room(error)
-            return self._casework.give_back(entry, job, error)
-        self._go(State.BUSY)
-        try:
-            done = self._casework.work(entry, job)
-            self._metrics.attempted(done.ending.value, done.error.code if done.error else "")
-            if done.result is not None:
-                self._metrics.finished(done.result.timings, done.result.peak_memory_bytes)
-            if done.error is not None and done.error.code == DiskFull.code:
-                self._room.was_too_little()
-            return done
-        finally:
-            self._go(State.DRAINING if self._stop.is_asked() else State.IDLE)
+            self._casework.give_back(entry, job, error)
+            return False
+        if self.state is State.IDLE:
+            self._go(State.BUSY)
+        return True
+
+    def _collect(self) -> None:
+        """Book the cases that have ended."""
+        for done in self._crew.collect():
+            self._book(done)
+        if self.state is State.BUSY and not self._crew.is_at_work():
+            self._go(State.IDLE)
+
+    def _book(self, done: Done) -> None:
+        self._metrics.attempted(done.ending.value, done.error.code if done.error else "")
+        if done.result is not None:
+            self._metrics.finished(done.result.timings, done.result.peak_memory_bytes)
+        if done.error is not None and done.error.code == DiskFull.code:
+            self._room.was_too_little()
 
     def _there_is_room(self) -> None:
         if self._is_full:
@@ -300,7 +352,7 @@ class Daemon:
         Returns
         -------
         Claim or None
-            None where the program is asked to end. A lease whose answer never came stays on disk
+            None where the program is to end. A lease whose answer never came stays on disk
             and is asked for again after the next start.
         """
         answers: queue.Queue[Claim | Exception] = queue.Queue(1)
@@ -312,7 +364,7 @@ class Daemon:
                 answers.put(error)
 
         threading.Thread(target=ask, daemon=True, name="claim").start()
-        while not self._stop.is_asked():
+        while not (self._stop.is_asked() or self._engine.is_broken() or self._crew.is_broken()):
             try:
                 return _unwrap(answers.get(timeout=0.1))
             except queue.Empty:

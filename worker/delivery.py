@@ -24,7 +24,7 @@ from worker.core.errors import (
     WorkerError,
     WorkerTooOld,
 )
-from worker.log import aside
+from worker.log import about
 from worker.outbox import Entry, Failure, Finished, Outbox
 from worker.ports import OnFraction, QueueServer
 
@@ -229,7 +229,7 @@ class Courier:
         for entry in due:
             if self._is_stopped:
                 return
-            with aside(lease=entry.lease_id, **_about(entry)):
+            with about(lease=entry.lease_id, **_about(entry)):
                 outcome = self._deliver_one(entry)
             with self._lock:
                 self._book(entry, outcome)
@@ -258,7 +258,7 @@ class Courier:
 
     def _run(self) -> None:
         while not self._is_stopped:
-            with aside():
+            with about():
                 try:
                     self.deliver_due()
                 except Exception:

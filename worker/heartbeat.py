@@ -20,6 +20,7 @@ from worker.core.errors import (
     WorkerError,
 )
 from worker.core.job import Job
+from worker.log import carried
 from worker.ports import QueueServer
 
 logger = logging.getLogger(__name__)
@@ -84,7 +85,7 @@ class Watch:
         self._is_finished = False
         self._lock = threading.Lock()
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True, name="heartbeat")
+        self._thread = threading.Thread(target=carried(self._watch), daemon=True, name="heartbeat")
         self.verdict: WorkerError | None = None
 
     def start(self) -> None:
@@ -103,6 +104,14 @@ class Watch:
             if (stage, progress) != self._state:
                 self._state = (stage, progress)
                 self._moved_at = self._now()
+
+    def waits(self) -> None:
+        """Note that the case stands in line for the device: that is no stall of its own.
+
+        The case in front has a watch of its own, so nobody waits for ever.
+        """
+        with self._lock:
+            self._moved_at = self._now()
 
     def finished(self) -> None:
         """Note that there is a result: neither a stall nor the deadline may destroy it."""

@@ -11,12 +11,13 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from copy import copy
 from logging.handlers import RotatingFileHandler
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from worker.core.errors import SettingsError
 from worker.language import ENGLISH, current, named, said
@@ -31,30 +32,30 @@ _HOLE = re.compile(r"\{(\w+)\}")
 _QUIET = ("urllib3", "requests", "pydicom")
 
 _Fields = Mapping[str, Any]
-# The case in work, for all threads that serve it: there is only one at a time.
-_case_in_work: dict[str, Any] = {}
-# What a thread that works on something else says instead, such as a late delivery.
-_aside: ContextVar[_Fields | None] = ContextVar("aside", default=None)
+_Given = ParamSpec("_Given")
+_Answer = TypeVar("_Answer")
+# What the lines of this thread are about; `carried` takes it along to another.
+_about: ContextVar[_Fields] = ContextVar("about", default=MappingProxyType({}))
 
 
 @contextmanager
-def case_in_work(**fields: Any) -> Iterator[None]:
-    """Give every line, of every thread, these fields while the block runs."""
-    _case_in_work.update(fields)
+def about(**fields: Any) -> Iterator[None]:
+    """Give the lines of this thread these fields while the block runs, such as its case's."""
+    token = _about.set(fields)
     try:
         yield
     finally:
-        _case_in_work.clear()
+        _about.reset(token)
 
 
-@contextmanager
-def aside(**fields: Any) -> Iterator[None]:
-    """Give the lines of this thread these fields instead of those of the case in work."""
-    token = _aside.set(fields)
-    try:
-        yield
-    finally:
-        _aside.reset(token)
+def carried(call: Callable[_Given, _Answer]) -> Callable[_Given, _Answer]:
+    """Give a call that another thread makes with the fields of this one."""
+    context = copy_context()
+
+    def run(*args: _Given.args, **options: _Given.kwargs) -> _Answer:
+        return context.run(call, *args, **options)
+
+    return run
 
 
 class EventFormatter(logging.Formatter):
@@ -107,9 +108,7 @@ def json_formatter(worker: str) -> logging.Formatter:
 
     class CaseJsonFormatter(JsonFormatter):
         def process_log_record(self, log_record: dict[str, Any]) -> dict[str, Any]:
-            other = _aside.get()
-            about = _case_in_work if other is None else other
-            return {"worker": worker, **about, **log_record}
+            return {"worker": worker, **_about.get(), **log_record}
 
     return CaseJsonFormatter(
         "%(levelname)s %(name)s %(threadName)s %(message)s",

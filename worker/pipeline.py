@@ -6,6 +6,7 @@ Runs in the child process, where torch may be; itself it knows only the port of 
 from __future__ import annotations
 
 import json
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -37,10 +38,12 @@ from worker.core.segments import Labels, SegmentSpec, ordered_by_label
 from worker.timings import Timings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from worker.catalogue import ModelEntry
     from worker.ports import Engine, OnProgress
+
+    Turn = Callable[[], AbstractContextManager[None]]
 
 LOADING, INFERRING, WRITING = "loading", "inferring", "writing"
 
@@ -52,6 +55,7 @@ def segment_case(
     engine: Engine,
     on_progress: OnProgress,
     timings: Timings | None = None,
+    turn: Turn | None = None,
 ) -> CaseResult:
     """Segment one case and write its artifacts into `case.output_dir`.
 
@@ -67,6 +71,9 @@ def segment_case(
         Called with a stage (loading, inferring, writing) and 0 to 1.
     timings : Timings, optional
         Counts the stages; one of its own by default.
+    turn : callable, optional
+        Gives what is entered while the network runs: a device that other processes use too serves
+        one case at a time. Waiting for it is a stage of its own.
 
     Returns
     -------
@@ -83,21 +90,28 @@ def segment_case(
     timings = timings or Timings()
     on_progress(LOADING, 0.0)
     loaded = load_inputs(case, model, timings, lambda fraction: on_progress(LOADING, fraction))
-    on_progress(INFERRING, 0.0)
-    with timings.stage("load_model"):
-        engine.load(model)
-    with timings.stage("infer"):
-        labels = engine.segment(
-            model,
-            loaded.channels,
-            loaded.main.geometry.affine_ras,
-            lambda fraction: on_progress(INFERRING, fraction),
-        )
+    on_progress(LOADING, 1.0)
+    with ExitStack() as on_device:
+        if turn is not None:
+            with timings.stage("wait"):
+                on_device.enter_context(turn())
+        on_progress(INFERRING, 0.0)
+        with timings.stage("load_model"):
+            engine.load(model)
+        with timings.stage("infer"):
+            labels = engine.segment(
+                model,
+                loaded.channels,
+                loaded.main.geometry.affine_ras,
+                lambda fraction: on_progress(INFERRING, fraction),
+            )
     specs = ordered_by_label(model.segments)
     check_labels(labels, specs, loaded.main.geometry)
     on_progress(WRITING, 0.0)
     with timings.stage("postprocess"):
-        labels, steps = postprocess(labels, model.postprocess, loaded.main.geometry)
+        labels, steps = postprocess(
+            labels.in_slice_order(), model.postprocess, loaded.main.geometry
+        )
     found = _Found(model=model, loaded=loaded, labels=labels, specs=specs, steps=steps)
     return _write(case, found, engine, timings, on_progress)
 

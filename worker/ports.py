@@ -24,7 +24,13 @@ OnProgress = Callable[[str, float], None]
 """Called with a stage (`core.job.STAGES`) and how much of that stage is done, 0 to 1."""
 
 OnFraction = Callable[[float], None]
+OnWait = Callable[[], None]
+"""Called a few times a second while a case stands in line; raises to leave the line."""
 IsCancelled = Callable[[], bool]
+
+
+def no_wait() -> None:
+    """Stand in line for as long as it takes (`OnWait`)."""
 
 
 class Engine(Protocol):
@@ -132,7 +138,7 @@ class InputSource(Protocol):
 
 
 class CaseRunner(Protocol):
-    """Segments one case somewhere that can be killed."""
+    """Segments cases somewhere that can be killed; several at once where it has the room."""
 
     @property
     def device(self) -> str:
@@ -143,12 +149,12 @@ class CaseRunner(Protocol):
         """Start the child where none is alive, without waiting for it."""
         ...
 
-    def run(self, case: Case, *, on_progress: OnProgress) -> CaseResult:
-        """Segment a case and wait for its end."""
+    def run(self, case: Case, *, on_progress: OnProgress, on_wait: OnWait = no_wait) -> CaseResult:
+        """Segment a case and wait for its end; safe from several threads at once."""
         ...
 
-    def interrupt(self) -> None:
-        """End a running case with its child, at once; safe from any thread."""
+    def interrupt(self, request_id: str) -> None:
+        """End one running case with its child, at once; safe from any thread."""
         ...
 
     def close(self) -> None:

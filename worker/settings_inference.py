@@ -68,7 +68,8 @@ def read_inference(section: Section, env: Environment) -> InferenceSettings:
 
 
 def _devices(section: Section, env: Environment) -> tuple[str, ...]:
-    written = section.parsed("device", (AUTO,), as_devices, _EXPECTED)
+    default: tuple[str, ...] = (AUTO,)
+    written = section.parsed("device", default, as_devices, _EXPECTED)
     text = env.text("DEVICE")
     if text is None:
         return written

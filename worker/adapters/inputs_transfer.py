@@ -11,6 +11,7 @@ from pathlib import Path
 from worker.adapters.input_cache import InputCache
 from worker.core.errors import Cancelled, DiskFull
 from worker.core.job import InputInstance, Job
+from worker.log import carried
 from worker.ports import IsCancelled, OnFraction
 
 # Room for the decoded volumes' files beside the images themselves.
@@ -42,7 +43,7 @@ def fetch_all(
 ) -> None:
     """Fetch every instance, several at a time; the first error ends the others and is raised."""
     pool = ThreadPoolExecutor(threads, thread_name_prefix="download")
-    tasks = [pool.submit(fetch, item, path) for path, item in wanted.items()]
+    tasks = [pool.submit(carried(fetch), item, path) for path, item in wanted.items()]
     try:
         # Woken now and then, so that the main thread sees a signal on every system.
         while wait(tasks, timeout=0.5, return_when=FIRST_EXCEPTION).not_done:

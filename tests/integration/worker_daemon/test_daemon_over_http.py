@@ -256,7 +256,7 @@ def test_a_child_that_does_not_start_gives_the_request_back(
     site: FakeSite, start_worker: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     worker = start_worker()
-    wait_for(lambda: any("claim" in path for path in site.paths("POST")))
+    wait_for(lambda: worker.program.runner.device)
     monkeypatch.setenv("FAKE_CHILD_START", "fail")
     worker.program.runner.kill()
     request = site.file("r1", b"succeed")
@@ -309,11 +309,11 @@ def test_a_child_that_can_not_start_is_an_engine_failure(
 def test_the_childs_environment_has_no_secrets(
     site: FakeSite, start_worker: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from worker.adapters import case_process
+    from worker.adapters import child
 
     monkeypatch.setenv("WORKER_TOKEN", "hunter2")
     monkeypatch.setenv("DJANGO_API_AUTH", "a:hunter2")
-    assert "hunter2" not in json.dumps(case_process._environment())
+    assert "hunter2" not in json.dumps(child._environment())
 
 
 def test_a_second_worker_in_the_same_folder_is_refused(site: FakeSite, start_worker: Start) -> None:

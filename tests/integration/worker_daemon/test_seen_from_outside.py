@@ -94,7 +94,7 @@ def test_every_line_of_a_case_names_request_attempt_and_worker(
 ) -> None:
     site.expires_in = 0.6
     site.fault_always("POST", "complete-request/late", "status", 503)
-    site.fault_once("POST", "heartbeat", "status", 503)
+    site.fault_once("POST", "r1/heartbeat", "status", 503)
     late = site.file("late", b"succeed")
     wait_site = RunningWorker(worker_settings)
     try:
