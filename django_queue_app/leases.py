@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NoReturn
 from uuid import UUID
@@ -26,28 +25,12 @@ from django_queue_app.errors import (
     Unauthenticated,
     WorkerTokenRequired,
 )
-from django_queue_app.impatient import write_unless_busy
 from django_queue_app.models import ApiToken, Attempt, SegmentationRequest, Worker
 from django_queue_app.states import FINISHED, Stage, Status
-from django_queue_app.text import clean_text
+from django_queue_app.workers import WorkerInfo, first_seen, note, note_seen, said_by
 
 # A claim reaps at most so many, so that a poll stays short after a long night.
 _REAPED_AT_ONCE = 50
-# In a heartbeat, which writes anyway.
-_WORKER_IS_NOTED_EVERY = timedelta(seconds=10)
-# A poll writes nothing else, and hundreds of idle workers poll every 25 s: every second time will
-# do, for a worker counts as gone after 90 s (`health.ONLINE_FOR`).
-_POLL_IS_NOTED_EVERY = timedelta(seconds=30)
-
-
-@dataclass(frozen=True, kw_only=True)
-class WorkerInfo:
-    """How a worker describes itself when it polls."""
-
-    name: str
-    version: str = ""
-    device: str = ""
-    models: tuple[str, ...] = ()
 
 
 def claim(
@@ -67,9 +50,9 @@ def claim(
     """
     now = now or timezone.now()
     require_worker(token)
-    said = _said(token, worker)
+    said = said_by(token, worker)
     seen = _look(token, lease_id, said, now)
-    _note(seen.worker, said, now)
+    note(seen.worker, said, now)
     if seen.is_idle:
         return None
     try:
@@ -96,44 +79,6 @@ def require_worker(token: ApiToken) -> None:
         raise WorkerTokenRequired
 
 
-def note_worker(
-    token: ApiToken, info: WorkerInfo, now: datetime, *, is_legacy: bool = False
-) -> Worker:
-    """Keep what a worker said of itself; write only what is new, or the time now and then."""
-    wrong_clock.correct(now)
-    said = _said(token, info, is_legacy=is_legacy)
-    worker = Worker.objects.filter(token=token, name=said["name"]).first()
-    worker = worker or _first_seen(token, said, now)
-    _note(worker, said, now)
-    return worker
-
-
-def _said(token: ApiToken, info: WorkerInfo, *, is_legacy: bool = False) -> dict[str, Any]:
-    return {
-        "name": clean_text(info.name, 150) or token.name,
-        "lane": token.lane,
-        "version": clean_text(info.version, 64),
-        "device": clean_text(info.device, 200),
-        "models_offered": sorted({clean_text(model, 100) for model in info.models}),
-        "is_legacy": is_legacy,
-    }
-
-
-def _first_seen(token: ApiToken, said: Mapping[str, Any], now: datetime) -> Worker:
-    fresh = {**said, "first_seen_at": now, "last_seen_at": now}
-    return Worker.objects.get_or_create(token=token, name=said["name"], defaults=fresh)[0]
-
-
-def _note(worker: Worker, said: Mapping[str, Any], now: datetime) -> None:
-    ours = Worker.objects.filter(pk=worker.pk)
-    if any(getattr(worker, key) != value for key, value in said.items()):
-        ours.update(**said, last_seen_at=now)
-        for key, value in said.items():
-            setattr(worker, key, value)
-    elif now - worker.last_seen_at >= _POLL_IS_NOTED_EVERY:
-        write_unless_busy(lambda: ours.update(last_seen_at=now))
-
-
 def _look(
     token: ApiToken, lease_id: UUID, said: Mapping[str, Any], now: datetime
 ) -> statements.Sight:
@@ -150,7 +95,7 @@ def _look(
 
     seen = look()
     if seen is None:
-        _first_seen(token, said, now)
+        first_seen(token, said, now)
         seen = look()
     if seen is not None and seen.is_clock_behind and wrong_clock.correct(now):
         seen = look()
@@ -382,13 +327,6 @@ def _renew(attempt: Attempt, now: datetime, **seen: Any) -> float:
     if current.update(lease_expires_at=expires_at, updated_at=now, **seen) != 1:
         _refuse_lease(attempt)
     return (expires_at - now).total_seconds()
-
-
-def note_seen(attempt: Attempt, now: datetime) -> None:
-    """Keep when the worker was last heard of."""
-    Worker.objects.filter(attempts=attempt, last_seen_at__lte=now - _WORKER_IS_NOTED_EVERY).update(
-        last_seen_at=now
-    )
 
 
 def _refuse_lease(attempt: Attempt) -> NoReturn:

@@ -21,10 +21,8 @@ from django_queue_app import changes
 from django_queue_app.conf import conf
 from django_queue_app.errors import AlreadyClaimed, NotYourJob, WrongState
 from django_queue_app.leases import (
-    WorkerInfo,
     actor_of,
     grant,
-    note_worker,
     open_attempt,
     reap_expired,
     require_worker,
@@ -35,6 +33,7 @@ from django_queue_app.results import accept_result, fail_attempt
 from django_queue_app.statements import taking
 from django_queue_app.states import Order, Status
 from django_queue_app.text import clean_text
+from django_queue_app.workers import WorkerInfo, note_worker
 
 LegacyOutcome = Literal["accepted", "failed", "unchanged"]
 

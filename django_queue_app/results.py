@@ -23,10 +23,11 @@ from django_queue_app.errors import (
     RequestCancelled,
     RequestFinished,
 )
-from django_queue_app.leases import actor_of, attempt_of, backoff, give_back, note_seen
+from django_queue_app.leases import actor_of, attempt_of, backoff, give_back
 from django_queue_app.models import ApiToken, Artifact, Attempt, SegmentationRequest
 from django_queue_app.states import Status
 from django_queue_app.text import canonical, clean_json, clean_text
+from django_queue_app.workers import note_seen
 
 Outcome = Literal["accepted", "replay", "superseded"]
 

@@ -14,7 +14,7 @@ from django_queue_app.filing import (
     retry,
     set_priority,
 )
-from django_queue_app.leases import WorkerInfo, claim, heartbeat, reap_expired
+from django_queue_app.leases import claim, heartbeat, reap_expired
 from django_queue_app.results import (
     ARTIFACT_NAMES,
     FinalisedMask,
@@ -24,6 +24,7 @@ from django_queue_app.results import (
     record_artifact,
     release,
 )
+from django_queue_app.workers import WorkerInfo
 
 __all__ = [
     "ARTIFACT_NAMES",

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from django.contrib.auth import get_user_model
-from django.db.models import Exists, F, QuerySet
+from django.db.models import Count, Exists, F, Q, QuerySet
 
 from django_queue_app import wrong_clock
 from django_queue_app.compiled import (
@@ -189,6 +189,30 @@ def held_by(lease_id: UUID) -> SegmentationRequest:
     """Return the request that a lease holds."""
     (row,) = _BY_LEASE.rows(lease_id=lease_id)
     return instance_of(SegmentationRequest, row)[0]
+
+
+# --- the watcher's look
+
+
+def claimable(lanes: Sequence[str], now: datetime) -> list[Row]:
+    """Count what a claim could take, by lane and model; expired leases are reaped by a claim."""
+    named = {f"lane_{number}": lane for number, lane in enumerate(lanes)}
+    return _claimable(tuple(named)).rows(now=now, **named)
+
+
+@lru_cache
+def _claimable(lanes: tuple[str, ...]) -> Select:
+    now = given(SegmentationRequest, "available_at", "now")
+    due = Q(status=Status.PENDING, available_at__lte=now)
+    expired = Q(status=Status.PROCESSING, lease_expires_at__lte=now)
+    is_free = Q(offered_until__isnull=True) | Q(offered_until__lte=now)
+    in_lanes = [given(SegmentationRequest, "lane", name) for name in lanes]
+
+    def make() -> QuerySet[Any, Any]:
+        found = SegmentationRequest.objects.filter(due | expired, is_free, lane__in=in_lanes)
+        return found.order_by().values_list("lane", "model").annotate(count=Count("id"))
+
+    return Select(make)
 
 
 # --- a run

@@ -8,14 +8,17 @@ from typing import Any
 from uuid import UUID
 
 from django.db import close_old_connections, connections
-from django.db.models import Count, Q
 from django.utils import timezone
 
-from django_queue_app import storing
+from django_queue_app import statements, storing
 from django_queue_app.models import SegmentationRequest
 from django_queue_app.signals import request_changed, request_filed
-from django_queue_app.states import FINISHED, Status
+from django_queue_app.states import FINISHED
 from django_queue_app.wakeup import Sight, Work, notify_changed, notify_ended, notify_work
+
+# The watcher keeps its connection from one look to the next, and gives it back after so many, that
+# the pool may check it or close it for its age.
+LOOKS_PER_CONNECTION = 240
 
 
 class DatabaseLook:
@@ -24,9 +27,21 @@ class DatabaseLook:
     Every few seconds a third finds out whether a mask is due to be stored.
     """
 
+    def __init__(self) -> None:
+        self._looks = 0
+
     def __call__(self, *, lanes: Collection[str], request_ids: Collection[UUID]) -> Sight:
         """Look for work in `lanes`, and for ends and changes among `request_ids`."""
-        close_old_connections()
+        self._looks += 1
+        if self._looks % LOOKS_PER_CONNECTION == 0:
+            close_old_connections()
+        try:
+            return self._look(lanes, request_ids)
+        except Exception:
+            self.close()  # the next look gets a connection that works, if there is one
+            raise
+
+    def _look(self, lanes: Collection[str], request_ids: Collection[UUID]) -> Sight:
         storing.retry_in_background()
         rows = _read(request_ids) if request_ids else []
         return Sight(
@@ -41,18 +56,8 @@ class DatabaseLook:
 
 
 def _claimable(lanes: Collection[str]) -> tuple[Work, ...]:
-    """Count what a claim could take, by lane and model; expired leases are reaped by a claim."""
-    now = timezone.now()
-    due = Q(status=Status.PENDING, available_at__lte=now)
-    expired = Q(status=Status.PROCESSING, lease_expires_at__lte=now)
-    rows = (
-        SegmentationRequest.objects.filter(due | expired, lane__in=sorted(lanes))
-        .filter(Q(offered_until__isnull=True) | Q(offered_until__lte=now))
-        .order_by()
-        .values_list("lane", "model")
-        .annotate(count=Count("id"))
-    )
-    return tuple(Work(lane=lane, model=model, count=count) for lane, model, count in rows)
+    found = statements.claimable(sorted(lanes), timezone.now())
+    return tuple(Work(lane=lane, model=model, count=count) for lane, model, count in found)
 
 
 def _read(request_ids: Collection[UUID]) -> list[tuple[UUID, str, datetime]]:
