@@ -78,7 +78,8 @@ def open_tab(context: BrowserContext, *, tolerated: str = "") -> Iterator[Page]:
     )
     tab.on("dialog", lambda dialog: complaints.append(f"dialog: {dialog.message}"))
     yield tab
-    assert [one for one in complaints if not (tolerated and re.search(tolerated, one))] == []
+    heard = [one for one in complaints if not (tolerated and re.search(tolerated, one))]
+    assert not heard, heard
 
 
 def sign_in(tab: Page, user: str, password: str) -> None:

@@ -137,9 +137,16 @@ class HttpWorker:
             headers=lease_of(job),
         )
 
-    def fail(self, job: dict[str, Any], *, code: str, retryable: bool = False) -> httpx.Response:
+    def fail(
+        self,
+        job: dict[str, Any],
+        *,
+        code: str,
+        message: str = "It could not be done.",
+        retryable: bool = False,
+    ) -> httpx.Response:
         """Say that it could not be done."""
-        failure = {"code": code, "message": "It could not be done.", "retryable": retryable}
+        failure = {"code": code, "message": message, "retryable": retryable}
         return self.client.post(
             f"/complete-request/{job['request_id']}/",
             json={"success": False, "failure": failure},
