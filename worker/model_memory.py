@@ -209,7 +209,8 @@ class ModelMemory:
     def recall(self, where: Where) -> Remembered | None:
         """Give what was learned for this class, or was measured on a larger one.
 
-        What fits and agrees on a larger volume does so on a smaller; not the other way round.
+        What fits and computes rightly on a larger volume does so on a smaller; not the other way
+        round. One pass instead of windows is another mask, and holds for its own class alone.
         """
         here = [item for item in self.entries() if item.where.is_same_place(where)]
         for item in here:
@@ -218,7 +219,8 @@ class ModelMemory:
         larger = [
             item for item in here if item.reason == MEASURED and _holds(item.where, where.shape)
         ]
-        return min(larger, key=lambda item: item.where.voxels, default=None)
+        found = min(larger, key=lambda item: item.where.voxels, default=None)
+        return found and replace(found, mode=replace(found.mode, is_one_pass=False))
 
     def keep(self, item: Remembered) -> None:
         """Remember a mode instead of an earlier one for the same place; never fails."""

@@ -59,6 +59,15 @@ def test_measured_on_a_larger_volume_counts_for_a_smaller_and_not_the_other_way(
     assert memory.recall(where((1024, 32, 32))) is None
 
 
+def test_one_pass_holds_for_its_own_class_alone() -> None:
+    memory = ModelMemory()
+    memory.keep(measured(where(), Mode(precision="fp16", is_one_pass=True)))
+    smaller = memory.recall(where((128, 128, 128)))
+    assert smaller is not None
+    assert smaller.mode == Mode(precision="fp16")
+    assert memory.recall(where()) == measured(where(), Mode(precision="fp16", is_one_pass=True))
+
+
 def test_stepping_down_on_a_large_volume_does_not_slow_a_small_one() -> None:
     memory = ModelMemory()
     memory.keep(Remembered(where=where((512, 512, 512)), mode=SMALL, reason=STEPPED_DOWN))

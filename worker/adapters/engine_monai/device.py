@@ -105,6 +105,11 @@ class Device:
         except RuntimeError:
             return  # after a device fault every CUDA call fails; the first error says why
 
+    def share(self) -> None:
+        """Give memory that no tensor uses back to the card, for other processes to take."""
+        if self.is_card:
+            torch.cuda.empty_cache()
+
     def now(self) -> float:
         """Give the seconds of a clock, once all work given to the device is done."""
         if self.is_card:

@@ -51,6 +51,22 @@ class _Warm:
     notes: tuple[str, ...] = ()
 
 
+class Grid:
+    """The grid of a case: the mask must lie on it.
+
+    Parameters
+    ----------
+    channels : (C, I, J, K)
+    affine_ras : (4, 4)
+        Voxel index -> RAS, mm.
+    """
+
+    def __init__(self, channels: FloatArray, affine_ras: FloatArray) -> None:
+        _, i, j, k = channels.shape
+        self.shape = (i, j, k)
+        self.affine_ras = affine_ras
+
+
 class MonaiEngine:
     """Runs MONAI bundles, TorchScript and ``torch.export`` models (`worker.ports.Engine`).
 
@@ -95,6 +111,11 @@ class MonaiEngine:
         """The device in torch's words, such as ``cuda:0`` or ``cpu``."""
         return str(self._device.torch)
 
+    @property
+    def hardware(self) -> Device:
+        """The device itself, for measuring it."""
+        return self._device
+
     def load(self, model: ModelEntry) -> None:
         """Bring a model into memory; a second call for the same one costs nothing."""
         self.parts(model)
@@ -108,6 +129,10 @@ class MonaiEngine:
         if warm is None or warm.entry != model:
             warm = self._warm[model.name] = self._load(model)
         return warm
+
+    def leave_device(self) -> None:
+        """Give other processes of the same device the memory that torch holds in reserve."""
+        self._device.share()
 
     def segment(
         self,
@@ -141,10 +166,8 @@ class MonaiEngine:
         with torch.inference_mode(), _imports_of(model):
             data = self._prepare(warm, channels, affine_ras)
             prediction = warm.runner.run(prepared_image(parts, data), on_progress)
-            shape = (channels.shape[1], channels.shape[2], channels.shape[3])
-            discrete = self._postprocess(parts, data, prediction.output)
-            with mapped_faults(_POSTPROCESSING, self._device.torch):
-                labels = to_labels(on_input_grid(discrete, shape, affine_ras), model)
+            grid = Grid(channels, affine_ras)
+            labels = self._finish(warm, data, prediction.output, grid)
         return replace(labels, notes=warm.notes + prediction.notes)
 
     @contextmanager
@@ -160,10 +183,31 @@ class MonaiEngine:
         yield
         self._has_failed = False
 
-    def prepare(self, model: ModelEntry, channels: FloatArray, affine_ras: FloatArray) -> Data:
-        """Do a model's preprocessing alone; what `segment` would run the network on."""
+    def prepare(
+        self,
+        model: ModelEntry,
+        channels: FloatArray,
+        affine_ras: FloatArray,
+        *,
+        is_on_host: bool = False,
+    ) -> Data:
+        """Do a model's preprocessing alone, where `segment` would do it or on the host."""
+        warm = self._warmed(model)
+        if is_on_host:
+            warm = replace(warm, is_prepared_on_card=False)
         with torch.inference_mode(), _imports_of(model):
-            return self._prepare(self._warmed(model), channels, affine_ras)
+            return self._prepare(warm, channels, affine_ras)
+
+    def finish(self, model: ModelEntry, data: Data, output: torch.Tensor, grid: Grid) -> Labels:
+        """Do a model's postprocessing alone: from the network's output to labels."""
+        warm = self._warmed(model)
+        with torch.inference_mode(), _imports_of(model):
+            return self._finish(warm, data, output, grid)
+
+    def _finish(self, warm: _Warm, data: Data, output: torch.Tensor, grid: Grid) -> Labels:
+        discrete = self._postprocess(warm.parts, data, output)
+        with mapped_faults(_POSTPROCESSING, self._device.torch):
+            return to_labels(on_input_grid(discrete, grid.shape, grid.affine_ras), warm.entry)
 
     def runner(self, model: ModelEntry) -> NetworkRunner:
         """Give what runs a model's network, for measuring it apart from its steps."""
