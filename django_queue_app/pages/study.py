@@ -55,7 +55,7 @@ def group_by_study(series: Sequence[SeriesSummary]) -> list[dict[str, Any]]:
             item.study_id,
             {
                 "id": item.study_id,
-                "patient_name": str(item.patient_name or "").replace("^", " ").strip(),
+                "patient_name": item.patient_name,
                 "patient_dicom_id": item.patient_dicom_id,
                 "date": date_of(item.study_date),
                 "description": item.study_description,

@@ -74,7 +74,11 @@ def open_tab(context: BrowserContext, *, tolerated: str = "") -> Iterator[Page]:
     tab.on("pageerror", lambda error: complaints.append(str(error)))
     tab.on(
         "console",
-        lambda message: complaints.append(message.text) if message.type == "error" else None,
+        lambda told: (
+            complaints.append(f"{told.text} {told.location['url']}")
+            if told.type == "error"
+            else None
+        ),
     )
     tab.on("dialog", lambda dialog: complaints.append(f"dialog: {dialog.message}"))
     yield tab

@@ -18,6 +18,7 @@ def write_hostile(folder: Path) -> None:
     for index in range(SLICES):
         data = mr_instance(
             index,
+            Modality="MR",
             PatientName=HOSTILE_NAME,
             PatientID=HOSTILE,
             SeriesDescription=HOSTILE,

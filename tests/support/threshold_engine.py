@@ -34,6 +34,9 @@ class ThresholdEngine:
     def load(self, model: ModelEntry) -> None:
         pass
 
+    def leave_device(self) -> None:
+        pass
+
     def segment(
         self,
         model: ModelEntry,
