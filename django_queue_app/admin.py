@@ -13,7 +13,7 @@ from uuid import UUID
 from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest
-from django.utils.translation import get_language, ngettext
+from django.utils.translation import get_language, ngettext, pgettext_lazy
 from django.utils.translation import gettext_lazy as _
 
 from django_queue_app import services, tokens
@@ -28,6 +28,8 @@ from django_queue_app.models import (
     SegmentationRequest,
     Worker,
 )
+from django_queue_app.names import REASONS
+from django_queue_app.pages.failures import title_of
 
 if TYPE_CHECKING:
     RequestAdminBase = admin.ModelAdmin[SegmentationRequest]
@@ -40,6 +42,17 @@ else:  # Django's classes take no type parameters at run time
     RowsBase = admin.TabularInline
 
 _PRIORITY_STEP = 10
+
+
+def _words_of(field: str) -> Callable[[Any, Any], str]:
+    """Make a column that says in words why: a reason, or a failure's code."""
+
+    @admin.display(description=pgettext_lazy("field", "reason"), ordering=field)
+    def why(_page: Any, row: Any) -> str:
+        code = getattr(row, field)
+        return str(REASONS.get(code) or title_of(code) or code)
+
+    return why
 
 
 class ReadOnlyMixin:
@@ -68,14 +81,20 @@ class AttemptRows(_Rows):
 
     model = Attempt
     fk_name = "request"
-    fields = ("number", "worker_name", "started_at", "ended_at", "outcome", "failure_code")
+    fields = ("number", "worker_name", "started_at", "ended_at", "outcome", "why")
+    readonly_fields = ("why",)
+
+    why = _words_of("failure_code")
 
 
 class EventRows(_Rows):
     """History of a request."""
 
     model = Event
-    fields = ("at", "actor", "from_status", "to_status", "reason", "detail")
+    fields = ("at", "actor", "from_status", "to_status", "why", "detail")
+    readonly_fields = ("why",)
+
+    why = _words_of("reason")
 
 
 class ArtifactRows(_Rows):
@@ -207,8 +226,10 @@ class WorkerAdmin(ReadOnlyMixin, WorkerAdminBase):
 class EventAdmin(ReadOnlyMixin, EventAdminBase):
     """History of all requests."""
 
-    list_display = ("at", "request", "actor", "from_status", "to_status", "reason")
+    list_display = ("at", "request", "actor", "from_status", "to_status", "why")
     list_filter = ("to_status", "from_status", "reason", "request__lane", "at")
     search_fields = ("request__id", "actor", "detail")
     date_hierarchy = "at"
     list_select_related = ("request",)
+
+    why = _words_of("reason")

@@ -14,5 +14,7 @@ class QueueConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        """Register the system checks, and begin to read what is filed."""
-        from django_queue_app import checks, preparation  # noqa: F401
+        """Register the system checks, begin to read what is filed, and name the tables."""
+        from django_queue_app import checks, names, preparation  # noqa: F401
+
+        names.give_names(self)
