@@ -104,10 +104,11 @@ class Messages:
         """Wait for the next message."""
         return self._put_off.popleft() if self._put_off else self._incoming.get()
 
-    def wait_for(self, kind: str) -> None:
+    def wait_for(self, kind: str) -> Message:
         """Wait for one kind of message, and keep the others for later."""
         while (message := self._incoming.get()).get("type") != kind:
             self._put_off.append(message)
+        return message
 
 
 def serve(messages: Messages, send: Send, *, settings: Settings, engine: Engine) -> int:
@@ -117,10 +118,12 @@ def serve(messages: Messages, send: Send, *, settings: Settings, engine: Engine)
     def turn() -> Iterator[None]:
         # Siblings of this process use the same device: the parent says whose turn it is.
         send({"type": "device_wanted"})
-        messages.wait_for("device_granted")
+        granted = messages.wait_for("device_granted")
         try:
             yield
         finally:
+            if granted.get("is_shared"):
+                engine.leave_device()
             send({"type": "device_done"})
 
     while True:

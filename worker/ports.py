@@ -45,6 +45,10 @@ class Engine(Protocol):
         """Bring a model into memory; a second call for the same one costs nothing."""
         ...
 
+    def leave_device(self) -> None:
+        """Give other processes of the same device the memory that is held in reserve."""
+        ...
+
     def segment(
         self,
         model: ModelEntry,

@@ -160,6 +160,7 @@ class CasePool:
             for name, turn, number in zip(self._names, self._turns, numbers, strict=True):
                 if round_ < number:
                     self._processes.append(self._make(name, turn))
+                    turn.processes += int(len(self._processes) > len(self._turns))
                     if self._warm_model is not None:
                         self._processes[-1].keep_warm(self._warm_model)
 

@@ -152,7 +152,7 @@ class CaseProcess:
                 case "device_wanted":
                     while child.is_alive() and not turn.wait(_LOOK_S):
                         on_wait()
-                    child.send({"type": "device_granted"})
+                    child.send({"type": "device_granted", "is_shared": turn.is_shared})
                 case "device_done":
                     turn.end()
                 case "progress":

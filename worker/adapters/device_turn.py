@@ -7,26 +7,23 @@ from collections import deque
 
 
 class DeviceTurn:
-    """One device that several processes share."""
+    """One device; `processes` says how many share it."""
 
     def __init__(self) -> None:
         self._line: deque[Turn] = deque()
         self._changed = threading.Condition()
-
-    @property
-    def waiting(self) -> int:
-        """How many have it or stand in line for it."""
-        return len(self._line)
+        self.processes = 1
 
     def ticket(self) -> Turn:
         """Give what one case waits with."""
-        return Turn(self._line, self._changed)
+        return Turn(self, self._line, self._changed)
 
 
 class Turn:
     """One case's place in the line; `end` gives it up, whether it was waited for or not."""
 
-    def __init__(self, line: deque[Turn], changed: threading.Condition) -> None:
+    def __init__(self, device: DeviceTurn, line: deque[Turn], changed: threading.Condition) -> None:
+        self._device = device
         self._line = line
         self._changed = changed
 
@@ -35,6 +32,11 @@ class Turn:
         """Whether the device is this case's."""
         with self._changed:
             return bool(self._line) and self._line[0] is self
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other processes use the device, too."""
+        return self._device.processes > 1
 
     def wait(self, timeout_s: float) -> bool:
         """Stand in line, and tell whether the device is this case's now."""

@@ -2,7 +2,8 @@
 
 What to do stands in the first image of the case: succeed, slow, crash, hang, oom, error, broken,
 exit, chatter, brief, told (until the file `go` lies beside the log), pause-STAGE (stays there the
-first time). It writes four small artifacts where the real child writes the mask.
+first time), turn (asks for the device; "turn long" has it for four seconds), turn-crash (dies on
+it). It writes four small artifacts where the real child writes the mask.
 """
 
 import json
@@ -10,6 +11,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -57,15 +59,41 @@ def pause(what, stage, case):
     sys.exit(1)
 
 
+@contextmanager
+def on_device(request_id):
+    """Take turns, and note when, so that a test can see that no two are at it."""
+    send(type="device_wanted")
+    assert json.loads(sys.stdin.readline())["type"] == "device_granted"
+    note(request_id, "begins")
+    yield
+    note(request_id, "ends")
+    send(type="device_done")
+
+
+def note(request_id, what):
+    if times := os.environ.get("FAKE_CHILD_TIMES"):
+        with Path(times).open("a") as file:
+            file.write(f"{time.monotonic()} {os.getpid()} {request_id} {what}\n")
+
+
 def serve_case(case):
     first = Path(case["series"][0]["files"][0])
-    what = first.read_text().split()[0]
+    words = first.read_text().split()
+    what = words[0]
     log = os.environ.get("FAKE_CHILD_LOG")
     if log:
         with Path(log).open("a") as file:
             file.write(f"{case['request_id']} {what}\n")
     pause(what, "loading", case)
     send(type="progress", stage="loading", progress=1.0)
+    if what in ("turn", "turn-crash"):
+        with on_device(case["request_id"]):
+            steps = 80 if "long" in words else 10
+            for step in range(steps):
+                send(type="progress", stage="inferring", progress=step / steps)
+                time.sleep(0.05)
+            if what == "turn-crash":
+                os.kill(os.getpid(), signal.SIGKILL)
     if what == "crash":
         print("about to crash", file=sys.stderr, flush=True)
         os.kill(os.getpid(), signal.SIGSEGV)
@@ -110,8 +138,12 @@ def main():
         sys.exit(1)
     if os.environ.get("FAKE_CHILD_START") == "never":
         time.sleep(60)
+    while gate := os.environ.get("FAKE_CHILD_GATE"):
+        if Path(gate).exists():
+            break
+        time.sleep(0.05)
     send(type="ready", device="cpu", models=["fake"])
-    for line in sys.stdin:
+    while line := sys.stdin.readline():
         message = json.loads(line)
         if message["type"] == "exit":
             return

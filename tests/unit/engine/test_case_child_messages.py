@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from worker.case_child import ProgressReports, error_message, serve
+from worker.case_child import Messages, ProgressReports, error_message, serve
 from worker.core.errors import (
     EngineBroken,
     EngineOutOfMemory,
@@ -72,6 +72,6 @@ def test_child_ends_with_70_after_a_device_fault(monkeypatch: pytest.MonkeyPatch
     messages: queue.Queue[dict[str, Any]] = queue.Queue()
     messages.put({"type": "warm", "model": "m"})
     sent: list[dict[str, Any]] = []
-    code = serve(messages, sent.append, settings=None, engine=Broken())  # type: ignore[arg-type]
+    code = serve(Messages(messages), sent.append, settings=None, engine=Broken())  # type: ignore[arg-type]
     assert code == 70
     assert (sent[0]["kind"], sent[0]["during"]) == ("engine_broken", "warm")

@@ -58,7 +58,10 @@ def test_the_shipped_file_shows_the_defaults(tmp_path: Path) -> None:
         ("server: {ca_file: nowhere}", "server.ca_file: expected a file that exists"),
         ("worker: {lane: moon}", "worker.lane: expected one of lab, cloud, got 'moon'"),
         ("worker: {downloads: 1.5}", "worker.downloads: expected a whole number >= 1, got 1.5"),
-        ("inference: {device: gpu}", "inference.device: expected auto, cpu, cuda or cuda:N, or several of them"),
+        (
+            "inference: {device: gpu}",
+            "inference.device: expected auto, cpu, cuda or cuda:N, or several of them",
+        ),
         ("inference: {threshold: 2}", "inference.threshold: expected a number > 0 and <= 1, got 2"),
         ("inference: {warm_at_start: 'no'}", "warm_at_start: expected true or false, got 'no'"),
         ("log: {level: loud}", "log.level: expected one of debug, info, warning, error"),
@@ -254,3 +257,23 @@ def test_off_may_be_written_without_quotes(tmp_path: Path) -> None:
 def test_a_mistake_in_them_is_named(tmp_path: Path, written: str, expected: str) -> None:
     (problem,) = problems(tmp_path, MODEL.replace("path: here", f"path: here, {written}"))
     assert expected in problem
+
+
+@pytest.mark.parametrize(
+    ("text", "devices"),
+    [
+        ("inference: {device: 'cuda:0, cuda:1'}", ("cuda:0", "cuda:1")),
+        ("inference: {device: [cuda:1, cuda:3]}", ("cuda:1", "cuda:3")),
+        ("", ("auto",)),
+    ],
+)
+def test_several_devices(tmp_path: Path, text: str, devices: tuple[str, ...]) -> None:
+    assert load(tmp_path, MODEL + text).inference.devices == devices
+    several = load(tmp_path, MODEL + text, DEVICE="cuda:4,cuda:5").inference
+    assert (several.devices, several.device) == (("cuda:4", "cuda:5"), "cuda:4")
+
+
+def test_processes_of_a_device_follow_what_it_is(tmp_path: Path) -> None:
+    plain = load(tmp_path, MODEL).inference
+    assert (plain.processes_on("cpu"), plain.processes_on("cuda:1")) == (1, 3)
+    assert load(tmp_path, MODEL + "inference: {processes: 2}").inference.processes_on("cpu") == 2
