@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import logging
-import statistics
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -17,19 +14,23 @@ from worker.catalogue import (
     ModelEntry,
     check_codes,
     describe_model,
-    find_model,
     missing_codes,
     segments_to_fill_in,
 )
 from worker.cli import config_option, json_option, read_settings
 from worker.core.errors import ModelInvalid, WorkerError
 from worker.language import said
+from worker.model_measuring import (
+    bench_model,
+    described,
+    modes_of,
+    silence_libraries,
+    verify_model,
+)
+from worker.model_memory import ModelMemory
 from worker.model_pins import check_pin, hash_files, pin_of, read_pins, write_pin
 from worker.settings import ModelSettings, Settings
 from worker.spoken_help import say
-
-if TYPE_CHECKING:
-    from worker.adapters.engine_monai import MonaiEngine
 
 _NOT_ADDED = "not added"
 
@@ -54,6 +55,8 @@ def list_models(config: Path | None, as_json: bool) -> None:
         click.echo(f"{mark} {row['name']}  {row['version']}  {said(row['state'])}")
         say(f"    channels: {', '.join(row['channels']) or '?'}")
         say(f"    segments: {', '.join(row['segments']) or '?'}")
+        for mode in row["modes"]:
+            say(f"    runs here: {mode}")
         if row["problem"]:
             click.echo(f"    {said(row['problem'])}")
 
@@ -78,7 +81,7 @@ def add_model(model: str, name: str | None, config: Path | None, as_json: bool) 
         is_new = chosen.name not in settings.models
         _refuse_without_codes(entry, missing, is_new=is_new, as_json=as_json)
     place = write_pin(settings.config_path, chosen.name, pin_of(entry.version, files))
-    body = _described(entry) | {"files": len(files), "pinned_in": str(place)}
+    body = described(entry) | {"files": len(files), "pinned_in": str(place)}
     if as_json:
         click.echo(json.dumps(body, ensure_ascii=False, indent=2))
         return
@@ -89,61 +92,8 @@ def add_model(model: str, name: str | None, config: Path | None, as_json: bool) 
         say(f"Put it into config.yaml: models: {{{chosen.name}: {{path: {chosen.path}}}}}")
 
 
-@models.command("verify")
-@click.argument("name", required=False)
-@config_option
-@json_option
-def verify_model(name: str | None, config: Path | None, as_json: bool) -> None:
-    """Run a model twice on a synthetic image: pin, weights, labels, same mask both times."""
-    settings = read_settings(config)
-    entry = find_model(settings, name)
-    engine = _engine(settings)
-    first, seconds = _run_synthetic(engine, entry, (64, 64, 48))
-    second, _ = _run_synthetic(engine, entry, (64, 64, 48))
-    if not (first.array == second.array).all():
-        raise ModelInvalid(f"The model {entry.name!r} gave two masks for the same image.")
-    body = _described(entry) | {
-        "device": engine.device,
-        "seconds": round(seconds, 2),
-        "labels_seen": sorted(first.present_values()),
-    }
-    _echo(body, as_json, f"{entry.name}: ok on {engine.device} ({seconds:.1f} s)")
-
-
-@models.command("bench")
-@click.argument("name", required=False)
-@click.option("--shape", default="240x240x155", show_default=True, help="Columns x rows x slices.")
-@click.option("--repeat", default=3, show_default=True, type=click.IntRange(1, 100))
-@config_option
-@json_option
-def bench_model(
-    name: str | None,
-    shape: str,
-    repeat: int,
-    config: Path | None,
-    as_json: bool,
-) -> None:
-    """Time loading a model and segmenting a synthetic image: the median of some runs."""
-    settings = read_settings(config)
-    entry = find_model(settings, name)
-    engine = _engine(settings)
-    size = _read_shape(shape)
-    started = time.perf_counter()
-    engine.load(entry)
-    load_s = time.perf_counter() - started
-    seconds = [_run_synthetic(engine, entry, size)[1] for _ in range(repeat)]
-    body = _described(entry) | {
-        "device": engine.device,
-        "shape": list(size),
-        "load_s": round(load_s, 3),
-        "segment_s": round(statistics.median(seconds), 3),
-        "segment_s_all": [round(value, 3) for value in seconds],
-    }
-    text = (
-        f"{entry.name} on {engine.device}, {shape}: load {load_s:.2f} s, "
-        f"segment {body['segment_s']:.2f} s (median of {repeat})"
-    )
-    _echo(body, as_json, text)
+models.add_command(verify_model)
+models.add_command(bench_model)
 
 
 def _row(settings: Settings, name: str) -> dict[str, Any]:
@@ -157,11 +107,12 @@ def _row(settings: Settings, name: str) -> dict[str, Any]:
         "segments": [],
         "state": "missing",
         "problem": "",
+        "modes": [],
     }
     try:
         files = hash_files(model.path)
         entry = describe_model(model, files=files)
-        row |= _described(entry) | {"state": _NOT_ADDED}
+        row |= described(entry) | {"state": _NOT_ADDED, "modes": _modes(settings, entry)}
         check_pin(name, files, read_pins(settings.config_path).get(name))
         check_codes(entry)
         row["state"] = "ready"
@@ -171,24 +122,21 @@ def _row(settings: Settings, name: str) -> dict[str, Any]:
     return row
 
 
+def _modes(settings: Settings, entry: ModelEntry) -> list[str]:
+    """Say what `models bench`, or memory that ran out, taught about running a model."""
+    known = modes_of(ModelMemory(settings.worker.work_dir), entry.sha256)
+    return [
+        f"{item.mode.describe()} ({item.where.device}, {'x'.join(map(str, item.where.shape))})"
+        for item in known
+    ]
+
+
 _STATES = {
     "model_not_added": _NOT_ADDED,
     "model_changed": "changed",
     "model_without_codes": "without codes",
     "model_invalid": "invalid",
 }
-
-
-def _described(entry: ModelEntry) -> dict[str, Any]:
-    return {
-        "name": entry.name,
-        "version": entry.version,
-        "sha256": entry.sha256,
-        "format": entry.format,
-        "channels": list(entry.channels),
-        "segments": [f"{spec.label_value} {spec.label}" for spec in entry.segments],
-        "intended_use": entry.intended_use,
-    }
 
 
 def _chosen(settings: Settings, model: str, name: str | None) -> ModelSettings:
@@ -220,7 +168,7 @@ def _name_of(settings: Settings, path: Path) -> str:
 def _labels_it_gives(entry: ModelEntry) -> Mapping[int, str]:
     from worker.adapters.engine_monai.label_probe import labels_it_gives
 
-    _silence_libraries()
+    silence_libraries()
     return labels_it_gives(entry)
 
 
@@ -240,43 +188,3 @@ def _refuse_without_codes(
         f"The model {entry.name!r} was not added: {len(missing)} of its labels have no code.",
         code="model_without_codes",
     )
-
-
-def _silence_libraries() -> None:
-    # A made-up image makes transforms warn (of a constant one, say): nothing a person can act on.
-    logging.captureWarnings(True)
-    logging.getLogger("py.warnings").addHandler(logging.NullHandler())
-
-
-def _engine(settings: Settings) -> MonaiEngine:
-    from worker.adapters.engine_monai import MonaiEngine
-
-    _silence_libraries()
-    return MonaiEngine(settings.inference.device, threshold=settings.inference.threshold)
-
-
-def _run_synthetic(
-    engine: MonaiEngine, entry: ModelEntry, shape: tuple[int, int, int]
-) -> tuple[Any, float]:
-    import numpy as np
-
-    generator = np.random.default_rng(0)
-    channels = generator.random((len(entry.channels), *shape), dtype=np.float32)
-    channels[:, : shape[0] // 8] = 0  # some air, as every head MRI has
-    started = time.perf_counter()
-    labels = engine.segment(entry, channels, np.diag([1.0, 1.0, 1.0, 1.0]), lambda _: None)
-    return labels, time.perf_counter() - started
-
-
-def _read_shape(text: str) -> tuple[int, int, int]:
-    try:
-        i, j, k = (int(part) for part in text.lower().split("x"))
-    except ValueError:
-        raise click.BadParameter(said("expected something like 240x240x155")) from None
-    if min(i, j, k) < 8:
-        raise click.BadParameter(said("expected at least 8 voxels along each axis"))
-    return (i, j, k)
-
-
-def _echo(body: Mapping[str, Any], as_json: bool, text: str) -> None:
-    click.echo(json.dumps(body, ensure_ascii=False, indent=2) if as_json else said(text))

@@ -127,6 +127,11 @@ class Trial:
             self._reference = self.engine.finish(self.entry, self._host_data, output, self._grid)
         return self._reference
 
+    def labels(self, mode: Mode) -> Labels:
+        """Give the mask of a mode."""
+        output = self._run(mode, self.image)
+        return self.engine.finish(self.entry, self._data, output, self._grid)
+
     def measure(self, mode: Mode, *, repeat: int) -> Measured:
         """Run a mode some times, and compare its mask with the reference's."""
         reference = self.reference()
@@ -179,6 +184,17 @@ def exact_float32() -> Iterator[None]:
         yield
     finally:
         torch.backends.cudnn.allow_tf32 = before
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch's operations use one thread of the CPU, as on a smaller computer."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def dice_of(labels: Labels, reference: Labels) -> dict[int, float]:
