@@ -114,7 +114,9 @@ def found_in(data: bytes) -> set[str]:
 def found_in_files(folder: Path) -> dict[str, set[str]]:
     """Give the markers in the files of a folder and in their names."""
     found = {}
-    for path in folder.rglob("*"):
+    # os.walk passes over folders that are gone since they were listed; Path.rglob raises.
+    names = [Path(top, name) for top, folders, files in os.walk(folder) for name in folders + files]
+    for path in names:
         try:
             data = path.read_bytes() if path.is_file() else b""
         except OSError:
