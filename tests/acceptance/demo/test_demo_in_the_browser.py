@@ -4,37 +4,47 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import nibabel as nib
 import numpy as np
 import pytest
 
+from tests.support.chromium import (
+    WITH_WEBGL,
+    WITHOUT_WEBGL,
+    StudyPage,
+    chromium,
+    needs_chromium,
+    open_tab,
+    overflow,
+    playwright,
+    sign_in,
+    window,
+)
 from tests.support.demo_run import LONGEST_S, demo
 
-playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe")
 
-CHROMIUM = shutil.which("chromium")
-# Drawn by the CPU: WebGL, too, needs no graphics card.
-WITH_WEBGL = ("--use-angle=swiftshader", "--enable-unsafe-swiftshader")
-WITHOUT_WEBGL = ("--disable-gpu", "--disable-3d-apis")
-PATIENCE_MS = 60_000
 # The values that the network was trained with, as in BraTS: there is no 3.
 LABELS = {"Necrotic core": 1, "Edema": 2, "Enhancing tumor": 4}
 # Where the crosshair is, as the page says it: towards the left, back and head of the patient.
 PLACE = re.compile(r"([LR]) ([\d.]+) · ([AP]) ([\d.]+) · ([SI]) ([\d.]+) mm · .* · (.+)")
+# One of them is seen at least: the page looks every second.
+STAGE = "(fetches the images|images are being read|network is at work|being written|way back)"
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.chromium,
     pytest.mark.timeout(2 * LONGEST_S),
     pytest.mark.skipif(os.name == "nt", reason="starts the shell script"),
-    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (Debian's chromium)"),
+    *needs_chromium,
 ]
 
 
@@ -67,45 +77,60 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
 @contextmanager
 def signed_in(
     shown: Shown, *, language: str = "en", width: int = 1400, flags: tuple[str, ...] = WITH_WEBGL
-) -> Iterator[playwright.Page]:
-    """Open the studies; whatever the browser complains about fails the test."""
-    complaints: list[str] = []
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(
-            executable_path=CHROMIUM,
-            args=["--no-sandbox", "--no-first-run", "--disable-background-networking", *flags],
-        )
-        context = browser.new_context(
-            locale=language, viewport={"width": width, "height": 900}, reduced_motion="reduce"
-        )
-        context.set_default_timeout(PATIENCE_MS)
-        tab = context.new_page()
-        tab.on("pageerror", lambda error: complaints.append(str(error)))
-        tab.on(
-            "console",
-            lambda message: complaints.append(message.text) if message.type == "error" else None,
-        )
+) -> Iterator[Page]:
+    """Open the studies."""
+    with (
+        playwright() as driver,
+        chromium(driver, flags) as browser,
+        window(browser, language=language, width=width) as context,
+        open_tab(context) as tab,
+    ):
         tab.goto(shown.address)
-        tab.fill("#id_username", shown.user)
-        tab.fill("#id_password", shown.password)
-        tab.click("button.primary")
-        tab.wait_for_selector(".study")
+        sign_in(tab, shown.user, shown.password)
         yield tab
-        context.close()
-        browser.close()
-    assert complaints == []
 
 
-def open_mask(tab: playwright.Page, shown: Shown) -> None:
+def open_mask(tab: Page, shown: Shown) -> None:
     tab.goto(f"{shown.address}#{shown.request_id}")
     tab.wait_for_selector("#viewer[data-ready]")
 
 
-def assert_accessible(tab: playwright.Page) -> None:
+def assert_accessible(tab: Page) -> None:
     found = axe.Axe().run(tab).response["violations"]
     named = [(one["id"], [node["target"] for node in one["nodes"]]) for one in found]
     assert named == []
-    assert tab.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+    assert overflow(tab) <= 0
+
+
+# Whatever the headline and the line below it say, from now on.
+_LISTEN = """() => {
+  window.told = [];
+  const note = () => told.push(["headline", "detail"].map((id) =>
+    document.getElementById(id).textContent).join(": "));
+  new MutationObserver(note).observe(document.getElementById("request"),
+    {subtree: true, childList: true, characterData: true});
+}"""
+
+
+def test_from_the_click_to_the_mask_with_the_real_worker_and_network(shown: Shown) -> None:
+    with signed_in(shown) as tab:
+        page = StudyPage(tab, shown.address.rstrip("/"))
+        tab.evaluate(_LISTEN)
+        tab.get_by_role("button", name="AI analysis").click()
+        tab.wait_for_function("told[0].startsWith('Sending the request…')")
+        assert tab.get_by_role("button", name="AI analysis").is_disabled()
+        tab.wait_for_selector("#viewer[data-ready]", timeout=1000 * LONGEST_S)
+        assert page.request_id != shown.request_id
+        told = "\n".join(tab.evaluate("told"))
+        assert re.search(STAGE + r": \d+ % · (\d+ min )?\d+ s so far", told), told
+        assert "Done: by demo-worker" in told
+        for segment in LABELS:
+            assert tab.get_by_role("button", name=segment, exact=True).is_visible()
+        tab.locator("#opacity").press("End")
+        with_mask = tab.locator("#planes").screenshot()
+        tab.keyboard.press("m")
+        assert not tab.locator("#overlay").is_checked()
+        assert tab.locator("#planes").screenshot() != with_mask
 
 
 def test_the_crosshair_names_the_segment_that_the_mask_has_at_that_place(shown: Shown) -> None:
