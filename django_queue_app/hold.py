@@ -197,15 +197,7 @@ class _Exchange:
 
     async def _wait(self, hub: Hub, wish: Wish, timeout_s: float) -> bool:
         """Wait for the wish; a client that hangs up ends it at once."""
-        waiting = asyncio.ensure_future(hub.wait(wish, timeout_s=timeout_s))
-        try:
-            await asyncio.wait({waiting, self._disconnect()}, return_when=asyncio.FIRST_COMPLETED)
-            return waiting.done() and waiting.result()
-        finally:
-            if not waiting.done():
-                waiting.cancel()
-                with suppress(asyncio.CancelledError):
-                    await waiting
+        return await hub.wait(wish, timeout_s=timeout_s, unless=self._disconnect())
 
     async def _ask(self, replay: Replay, *, final: list[Message] | None = None) -> _Kept | None:
         """Give the call to Django; return the answer if it is one to keep back.

@@ -215,6 +215,14 @@ def _claimable(lanes: tuple[str, ...]) -> Select:
     return Select(make)
 
 
+NOTE_POLL = Update(
+    lambda: (
+        Worker.objects.filter(pk=given(Worker, "id")),
+        columns_given(Worker, "last_seen_at"),
+    )
+)
+
+
 # --- a run
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 from uuid import UUID
 from weakref import WeakSet
 
@@ -93,8 +93,19 @@ class _Waiter:
     woken: asyncio.Future[bool] = field(repr=False)
 
     def wake(self) -> None:
+        self._end(True)
+
+    def give_up(self, *_: object) -> None:
+        self._end(False)
+
+    @property
+    def topic(self) -> str | UUID:
+        """What its wish is about: a lane, or a request."""
+        return self.wish.lane if isinstance(self.wish, ClaimWish) else self.wish.request_id
+
+    def _end(self, is_woken: bool) -> None:
         if not self.woken.done():
-            self.woken.set_result(True)
+            self.woken.set_result(is_woken)
 
 
 class Hub:
@@ -112,8 +123,9 @@ class Hub:
         self._look = look
         self._interval_s = interval_s
         self._loop = asyncio.get_running_loop()
-        # A dict keeps the order of arrival, so that whoever waits longest is woken first.
-        self._waiters: dict[_Waiter, None] = {}
+        # By topic, so that a look costs the same for three waiters and for three hundred. A dict
+        # keeps the order of arrival, so that whoever waits longest is woken first.
+        self._waiters: dict[str | UUID, dict[_Waiter, None]] = {}
         self._watcher: asyncio.Task[None] | None = None
         self._closed = asyncio.Event()
         with _hubs_lock:
@@ -122,32 +134,53 @@ class Hub:
     @property
     def waiting(self) -> int:
         """How many wait now."""
-        return len(self._waiters)
+        return sum(map(len, self._waiters.values()))
 
     @property
     def is_closed(self) -> bool:
         """Whether the server is going down: nobody may wait any more."""
         return self._closed.is_set()
 
-    async def wait(self, wish: Wish, *, timeout_s: float) -> bool:
+    async def wait(
+        self, wish: Wish, *, timeout_s: float, unless: asyncio.Future[Any] | None = None
+    ) -> bool:
         """Wait until the wish may have come true.
+
+        Parameters
+        ----------
+        wish : Wish
+            What is waited for.
+        timeout_s : float
+            At most so long.
+        unless : Future, optional
+            Ends the wait, too, when it is done.
 
         Returns
         -------
         bool
-            True when woken, False after `timeout_s` or when the hub is closed.
+            True when woken, False after `timeout_s`, by `unless` or when the hub is closed.
         """
         if self.is_closed or timeout_s <= 0:
             return False
         waiter = _Waiter(wish, self._loop.create_future())
-        self._waiters[waiter] = None
+        self._waiters.setdefault(waiter.topic, {})[waiter] = None
         self._watch()
+        timer = self._loop.call_later(timeout_s, waiter.give_up)
+        if unless is not None:
+            unless.add_done_callback(waiter.give_up)
         try:
-            return await asyncio.wait_for(waiter.woken, timeout_s)
-        except TimeoutError:
-            return False
+            return await waiter.woken
         finally:
-            del self._waiters[waiter]
+            timer.cancel()
+            if unless is not None:
+                unless.remove_done_callback(waiter.give_up)
+            self._forget(waiter)
+
+    def _forget(self, waiter: _Waiter) -> None:
+        others = self._waiters[waiter.topic]
+        del others[waiter]
+        if not others:
+            del self._waiters[waiter.topic]
 
     def close(self) -> None:
         """End every wait, as at shutdown. Safe from any thread and from a signal handler."""
@@ -173,14 +206,14 @@ class Hub:
 
     def _close(self) -> None:
         self._closed.set()
-        for waiter in self._waiters:
-            if not waiter.woken.done():
-                waiter.woken.set_result(False)
+        for waiters in self._waiters.values():
+            for waiter in waiters:
+                waiter.give_up()
 
     def _wake_for(self, work: Work) -> None:
         fitting = (
             waiter
-            for waiter in self._waiters
+            for waiter in self._waiters.get(work.lane, ())
             if isinstance(waiter.wish, ClaimWish)
             and not waiter.woken.done()
             and waiter.wish.fits(work)
@@ -189,17 +222,16 @@ class Hub:
             waiter.wake()
 
     def _wake_ended(self, request_ids: Collection[UUID]) -> None:
-        for waiter in self._waiters:
-            if isinstance(waiter.wish, OutcomeWish) and waiter.wish.request_id in request_ids:
-                waiter.wake()
+        for request_id in request_ids:
+            for waiter in self._waiters.get(request_id, ()):
+                if isinstance(waiter.wish, OutcomeWish):
+                    waiter.wake()
 
     def _wake_changed(self, changed_at: Mapping[UUID, datetime | None]) -> None:
-        for waiter in self._waiters:
-            wish = waiter.wish
-            if isinstance(wish, ChangeWish) and changed_at.get(wish.request_id, wish.seen) != (
-                wish.seen
-            ):
-                waiter.wake()
+        for request_id, moment in changed_at.items():
+            for waiter in self._waiters.get(request_id, ()):
+                if isinstance(waiter.wish, ChangeWish) and moment != waiter.wish.seen:
+                    waiter.wake()
 
     def _watch(self) -> None:
         if self._watcher is None:
@@ -238,9 +270,8 @@ class Hub:
             return
 
     def _wanted(self) -> tuple[set[str], set[UUID]]:
-        wishes = [waiter.wish for waiter in self._waiters]
-        lanes = {wish.lane for wish in wishes if isinstance(wish, ClaimWish)}
-        return lanes, {wish.request_id for wish in wishes if not isinstance(wish, ClaimWish)}
+        lanes = {topic for topic in self._waiters if isinstance(topic, str)}
+        return lanes, {topic for topic in self._waiters if not isinstance(topic, str)}
 
 
 _hubs: WeakSet[Hub] = WeakSet()

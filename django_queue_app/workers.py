@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from django_queue_app import wrong_clock
+from django_queue_app import statements, wrong_clock
 from django_queue_app.impatient import write_unless_busy
 from django_queue_app.models import ApiToken, Attempt, Worker
 from django_queue_app.text import clean_text
@@ -66,8 +66,7 @@ def note(worker: Worker, said: Mapping[str, Any], now: datetime) -> None:
         for key, value in said.items():
             setattr(worker, key, value)
     elif now - worker.last_seen_at >= _POLL_IS_NOTED_EVERY:
-        ours = Worker.objects.filter(pk=worker.pk)
-        write_unless_busy(lambda: ours.update(last_seen_at=now))
+        write_unless_busy(lambda: statements.NOTE_POLL.execute(id=worker.pk, last_seen_at=now))
 
 
 def note_seen(attempt: Attempt, now: datetime) -> None:
