@@ -48,10 +48,16 @@ def study_words() -> dict[str, Any]:
     }
 
 
-def _viewer_words() -> dict[str, str]:
+def _viewer_words() -> dict[str, Any]:
     return {
         "loading_images": _("Loading the images…"),
-        "loading_percent": _("Loading the images… {percent} %"),
+        "files": {
+            "mask.dcm": _("DICOM SEG"),
+            "mask.nii.gz": _("NIfTI"),
+            "preview.png": _("Preview"),
+            "report.html": _("Report"),
+            "report.json": _("Report for programs"),
+        },
         "no_webgl": _("This browser has no WebGL 2: slices are shown one by one."),
         "no_planes": _("Three planes can't be shown: slices are shown one by one."),
         "slice_of": _("Slice {number} of {count}"),

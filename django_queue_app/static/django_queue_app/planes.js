@@ -6,6 +6,9 @@ import { findRegions, invert, transform } from "./label_map.js";
 const INTENT_LABEL = 1002;
 // What is inside an outline stays to be seen, faintly, so that an outline is not taken for a ring.
 const INSIDE_OUTLINE = 0.08;
+// Where the planes are: [left, top, width, height] as fractions of the canvas.
+const WIDE = { axial: [0, 0, 0.6, 1], coronal: [0.6, 0, 0.4, 0.5], sagittal: [0.6, 0.5, 0.4, 0.5] };
+const TALL = { axial: [0, 0, 1, 0.6], coronal: [0, 0.6, 0.5, 0.4], sagittal: [0.5, 0.6, 0.5, 0.4] };
 const WINDOWS = {
   auto: (image) => [image.robust_min, image.robust_max],
   full: (image) => [image.global_min, image.global_max],
@@ -55,11 +58,17 @@ export class Planes {
       showLegend: false,
     });
     await nv.attachToCanvas(canvas);
-    nv.setCustomLayout([
-      { sliceType: SLICE_TYPE.AXIAL, position: [0, 0, 0.6, 1] },
-      { sliceType: SLICE_TYPE.CORONAL, position: [0.6, 0, 0.4, 0.5] },
-      { sliceType: SLICE_TYPE.SAGITTAL, position: [0.6, 0.5, 0.4, 0.5] },
-    ]);
+    const lay = () => {
+      const places = canvas.clientWidth < canvas.clientHeight * 0.8 ? TALL : WIDE;
+      nv.setCustomLayout(
+        Object.entries(places).map(([name, position]) => ({
+          sliceType: SLICE_TYPE[name.toUpperCase()],
+          position,
+        })),
+      );
+    };
+    lay();
+    new ResizeObserver(lay).observe(canvas);
     return new Planes(nv, listeners);
   }
 
@@ -150,10 +159,6 @@ export class Planes {
   setHidden(hidden) {
     this.hidden = hidden;
     this.#paint();
-  }
-
-  resize() {
-    this.nv.resizeListener();
   }
 
   #paint() {

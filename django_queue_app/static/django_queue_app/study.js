@@ -93,4 +93,6 @@ function followAddress() {
 }
 
 followAddress();
+// On a narrow screen it lies below the studies.
+if (location.hash) byId("request").scrollIntoView({ block: "nearest" });
 window.addEventListener("hashchange", followAddress);

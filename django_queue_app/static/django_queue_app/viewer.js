@@ -1,7 +1,7 @@
 // The result of a request: segments, the image with the mask over it, downloads.
 // Two ways to show the image: planes.js (WebGL 2) and slices.js (any browser), one set of tools.
 
-import { api, byId, element, fill, formatNumber, readFile, words } from "./api.js";
+import { api, byId, element, fill, formatNumber, readFile, setText, words } from "./api.js";
 import { isPossible, Planes } from "./planes.js";
 import { Slices } from "./slices.js";
 
@@ -102,7 +102,8 @@ function setHidden(shown, number, isHidden) {
 function listDownloads(result, artifacts) {
   const links = artifacts.map((one) => {
     const item = document.createElement("li");
-    const link = element("a", one.name, { href: one.url });
+    const name = words.files[one.name];
+    const link = element("a", name ? `${name} (${one.name})` : one.name, { href: one.url });
     if (!/\.(png|html)$/.test(one.name)) link.setAttribute("download", "");
     item.append(link);
     return item;
@@ -184,8 +185,10 @@ function showStage(id) {
   for (const one of ["planes-stage", "slices-stage"]) byId(one).hidden = one !== id;
 }
 
-function note(text) {
-  byId("screen-note").textContent = text;
+// The percents are to be seen only: read aloud, they would not end.
+function note(text, percent = "") {
+  setText("screen-note", text);
+  byId("screen-percent").textContent = percent;
 }
 
 // For whoever waits for the picture: a test, or a script.
@@ -196,7 +199,7 @@ function ready() {
 async function imageOf(shown, seriesId) {
   if (!shown.images.has(seriesId)) {
     const image = await readFile(`/viewer/series/${seriesId}/volume.nii.gz`, (fraction) => {
-      note(fill(words.loading_percent, { percent: formatNumber(fraction * 100) }));
+      note(words.loading_images, fill(words.percent, { percent: formatNumber(fraction * 100) }));
     });
     shown.images.set(seriesId, image);
   }
