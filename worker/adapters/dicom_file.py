@@ -10,6 +10,7 @@ import hashlib
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import pydicom
@@ -18,12 +19,25 @@ from pydicom.datadict import tag_for_keyword
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_file_meta_info
-from pydicom.tag import Tag
+from pydicom.tag import BaseTag, Tag
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from worker.adapters import memory
-from worker.adapters.dicom_pixels import check_pixels, pixel_format, transfer_syntax
+from worker.adapters.dicom_pixels import (
+    check_pixels,
+    pixel_data,
+    pixel_format,
+    transfer_syntax,
+)
 from worker.adapters.dicom_quiet import without_quotes
+from worker.adapters.dicom_values import (
+    COLUMNS,
+    ROWS,
+    SAMPLES_PER_PIXEL,
+    frame_count,
+    number,
+    required,
+)
 from worker.core.errors import SeriesInvalid
 from worker.core.series import SliceHeader, check_matrix
 
@@ -52,6 +66,9 @@ MAX_SERIES_BYTES = 2**31
 _PIXEL_DATA = Tag(0x7FE0, 0x0010)
 _PIXEL_DATA_BYTES = b"\xe0\x7f\x10\x00"
 _END_OF_FRAGMENTS = b"\xfe\xff\xdd\xe0\x00\x00\x00\x00"
+_DEFLATED = str(DeflatedExplicitVRLittleEndian).encode("ascii")
+# Larger than any single slice.
+_AT_ONCE_BYTES = 2**24
 _TAIL_BYTES = 512  # some writers pad files behind the delimiter
 _UNDEFINED_LENGTH = 0xFFFFFFFF
 _MOSAIC_IMAGES = Tag(0x0019, 0x100A)  # Siemens: number of images in mosaic
@@ -91,12 +108,16 @@ class Budget:
 
 def open_file(path: Path, where: str, notes: list[str], budget: Budget) -> Instance | None:
     """Read one file; None, with a note, where it holds no picture."""
-    if not _is_expected(path, where, notes):
+    size = _size(path, where)
+    # One reading of a file serves every check; a large one is read in parts, not held twice.
+    data = path.read_bytes() if size <= _AT_ONCE_BYTES else None
+    if not _is_expected(path, data, where, notes):
         return None
     try:
         with without_quotes():
-            budget.take(_inflated_bytes(path, where), where)
-            return _checked(path, pydicom.dcmread(path), where, notes)
+            budget.take(_inflated_bytes(path, data, where), where)
+            dataset = pydicom.dcmread(path if data is None else BytesIO(data))
+            return _checked(_File(path=path, data=data), dataset, where, notes)
     except SeriesInvalid:
         raise
     except MemoryError:
@@ -118,7 +139,7 @@ def read_head(path: Path, keywords: Sequence[str]) -> Dataset | None:
     """
     try:
         with without_quotes(), memory.limited(2 * MAX_INFLATED_BYTES):
-            _inflated_bytes(path, path.name)
+            _inflated_bytes(path, None, path.name)
             head = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(keywords))
             for keyword in keywords:
                 head.get(keyword)  # converted here, where what it raises is caught
@@ -127,15 +148,20 @@ def read_head(path: Path, keywords: Sequence[str]) -> Dataset | None:
         return None
 
 
-def _is_expected(path: Path, where: str, notes: list[str]) -> bool:
-    """Whether the file is DICOM; False, with a note, for what folders hold beside images."""
-    if path.stat().st_size > MAX_FILE_BYTES:
+def _size(path: Path, where: str) -> int:
+    size = path.stat().st_size
+    if size > MAX_FILE_BYTES:
         raise SeriesInvalid(
             f"{_capital(where)} is larger than {MAX_FILE_BYTES >> 30} GiB; check that it is one "
             "MR instance.",
             code="too_large",
         )
-    if not _is_dicom(path):
+    return size
+
+
+def _is_expected(path: Path, data: bytes | None, where: str, notes: list[str]) -> bool:
+    """Whether the file is DICOM; False, with a note, for what folders hold beside images."""
+    if not _is_dicom(path, data):
         if path.suffix.lower() in _OTHER_SUFFIXES or path.name.startswith("."):
             notes.append("not DICOM")
             return False
@@ -143,13 +169,37 @@ def _is_expected(path: Path, where: str, notes: list[str]) -> bool:
     return True
 
 
-def _is_dicom(path: Path) -> bool:
+def _is_dicom(path: Path, data: bytes | None) -> bool:
+    if data is not None:
+        return data[128:132] == b"DICM"
     with path.open("rb") as file:
         return file.read(132)[128:] == b"DICM"
 
 
-def _inflated_bytes(path: Path, where: str) -> int:
+@dataclass(frozen=True, kw_only=True)
+class _File:
+    """A file, and its bytes where they are at hand."""
+
+    path: Path
+    data: bytes | None
+
+    def holds(self, part: bytes) -> bool:
+        """Whether these bytes are somewhere in it."""
+        return part in (self.path.read_bytes() if self.data is None else self.data)
+
+    def tail(self) -> bytes:
+        """Give its last bytes."""
+        if self.data is not None:
+            return self.data[-_TAIL_BYTES:]
+        with self.path.open("rb") as file:
+            file.seek(-min(_TAIL_BYTES, self.path.stat().st_size), 2)
+            return file.read()
+
+
+def _inflated_bytes(path: Path, data: bytes | None, where: str) -> int:
     """Give how large a file is unpacked; refuse one that grows past all bounds before it does."""
+    if data is not None and _DEFLATED not in data:
+        return len(data)  # the meta information names the transfer syntax in these very bytes
     size = path.stat().st_size
     meta = read_file_meta_info(path)
     if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
@@ -171,7 +221,7 @@ def _inflated_bytes(path: Path, where: str) -> int:
     return size + 2 * grown  # pydicom holds it twice for a moment
 
 
-def _checked(path: Path, dataset: Dataset, where: str, notes: list[str]) -> Instance | None:
+def _checked(file: _File, dataset: Dataset, where: str, notes: list[str]) -> Instance | None:
     if len(dataset) == 0 or "TransferSyntaxUID" not in dataset.file_meta:
         raise _unreadable(where)
     if _ends_early(dataset):
@@ -189,15 +239,15 @@ def _checked(path: Path, dataset: Dataset, where: str, notes: list[str]) -> Inst
             "images.",
             code="not_mr",
         )
-    _check_has_pixels(path, dataset, where)
+    _check_has_pixels(file, dataset, where)
     name = _capital(name_of(dataset))
     _check_picture(dataset, name)
     check_pixels(dataset, name)
     return Instance(
-        path=path,
+        path=file.path,
         dataset=dataset,
         headers=tuple(_headers(dataset)),
-        pixel_sha256=hashlib.sha256(dataset.PixelData).hexdigest(),
+        pixel_sha256=hashlib.sha256(pixel_data(dataset)).hexdigest(),
     )
 
 
@@ -206,13 +256,13 @@ def _kind(sop_class: str) -> str:
     return known[0] if known else "an object of an unknown class"
 
 
-def _check_has_pixels(path: Path, dataset: Dataset, where: str) -> None:
+def _check_has_pixels(file: _File, dataset: Dataset, where: str) -> None:
     if "PixelData" in dataset:
-        if transfer_syntax(dataset).is_encapsulated and not _has_end_of_fragments(path, dataset):
+        if transfer_syntax(dataset).is_encapsulated and not _has_end_of_fragments(file, dataset):
             raise _truncated(where)
         return
     # pydicom drops an element whose end is missing, so the file's own bytes are asked.
-    if "Rows" not in dataset or _PIXEL_DATA_BYTES in path.read_bytes():
+    if "Rows" not in dataset or file.holds(_PIXEL_DATA_BYTES):
         raise _truncated(where)
     raise SeriesInvalid(
         f"{_capital(where)} has a header but no pixels; fetch it again or leave it out.",
@@ -220,25 +270,27 @@ def _check_has_pixels(path: Path, dataset: Dataset, where: str) -> None:
     )
 
 
-def _has_end_of_fragments(path: Path, dataset: Dataset) -> bool:
+def _has_end_of_fragments(file: _File, dataset: Dataset) -> bool:
     """Whether compressed pixels are followed by their delimiter (pydicom doesn't mind)."""
-    if max(dataset.keys()) != _PIXEL_DATA:
+    if _last_tag(dataset) != _PIXEL_DATA:
         return True  # something could be read behind them
-    with path.open("rb") as file:
-        file.seek(-min(_TAIL_BYTES, path.stat().st_size), 2)
-        return _END_OF_FRAGMENTS in file.read()
+    return _END_OF_FRAGMENTS in file.tail()
+
+
+def _last_tag(dataset: Dataset) -> BaseTag:
+    return max(dataset.keys(), key=int)  # pydicom's own comparison of tags is slow
 
 
 def _ends_early(dataset: Dataset) -> bool:
     """Whether the last element is shorter than it says (pydicom doesn't mind)."""
-    last = dataset.get_item(max(dataset.keys()))
+    last = dataset.get_item(_last_tag(dataset))
     if not isinstance(last, RawDataElement) or last.length == _UNDEFINED_LENGTH:
         return False
     return last.value is not None and len(last.value) < last.length
 
 
 def _check_picture(dataset: Dataset, name: str) -> None:
-    if int(dataset.get("SamplesPerPixel") or 1) != 1:
+    if (number(dataset, SAMPLES_PER_PIXEL) or 1) != 1:
         raise SeriesInvalid(
             f"{name} is a colour picture; choose a series of MR images.", code="not_mr"
         )
@@ -262,9 +314,9 @@ def _check_picture(dataset: Dataset, name: str) -> None:
         )
     check_matrix(
         name,
-        int(dataset.get("Rows") or 0),
-        int(dataset.get("Columns") or 0),
-        frames=int(dataset.get("NumberOfFrames") or 1),
+        number(dataset, ROWS) or 0,
+        number(dataset, COLUMNS) or 0,
+        frames=frame_count(dataset),
     )
 
 
@@ -276,7 +328,7 @@ def name_of(dataset: Dataset) -> str:
 
 def _headers(dataset: Dataset) -> Iterator[SliceHeader]:
     if str(dataset.SOPClassUID) not in _MULTI_FRAME:
-        if int(dataset.get("NumberOfFrames") or 1) != 1:
+        if frame_count(dataset) != 1:
             raise SeriesInvalid(
                 f"{_capital(name_of(dataset))} is a classic MR image with several frames, which "
                 "have no position of their own; export it as Enhanced MR or as single slices.",
@@ -284,7 +336,7 @@ def _headers(dataset: Dataset) -> Iterator[SliceHeader]:
             )
         yield _header(dataset, [dataset], frame_number=None)
         return
-    frames = int(dataset.get("NumberOfFrames") or 1)
+    frames = frame_count(dataset)
     shared = list(dataset.get("SharedFunctionalGroupsSequence") or [])[:1]
     groups = dataset.get("PerFrameFunctionalGroupsSequence") or []
     if len(groups) != frames:
@@ -293,8 +345,8 @@ def _headers(dataset: Dataset) -> Iterator[SliceHeader]:
             "others have no position; export it again from the scanner.",
             code="missing_geometry",
         )
-    for number, group in enumerate(groups, start=1):
-        yield _header(dataset, [group, *shared], frame_number=number)
+    for frame_number, group in enumerate(groups, start=1):
+        yield _header(dataset, [group, *shared], frame_number=frame_number)
 
 
 def _header(
@@ -317,8 +369,8 @@ def _header(
         study_instance_uid=str(dataset.get("StudyInstanceUID", "")),
         patient_id=str(dataset.get("PatientID") or ""),
         frame_of_reference_uid=str(dataset.get("FrameOfReferenceUID") or ""),
-        rows=int(dataset.Rows),
-        columns=int(dataset.Columns),
+        rows=required(dataset, ROWS),
+        columns=required(dataset, COLUMNS),
         pixel_format=pixel_format(dataset),
         orientation=numbers("ImageOrientationPatient", "PlaneOrientationSequence"),
         position=numbers("ImagePositionPatient", "PlanePositionSequence"),

@@ -7,25 +7,49 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.encaps import generate_frames
 from pydicom.pixels.decoders.base import get_decoder
-from pydicom.uid import UID
+from pydicom.tag import Tag
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
 
 from worker.adapters.dicom_codestream import is_sound
 from worker.adapters.dicom_quiet import without_quotes
+from worker.adapters.dicom_values import (
+    BITS_ALLOCATED,
+    BITS_STORED,
+    COLUMNS,
+    HIGH_BIT,
+    PIXEL_REPRESENTATION,
+    ROWS,
+    frame_count,
+    number,
+    required,
+)
 from worker.core.errors import SeriesInvalid
 
 _BITS_ALLOCATED = (8, 16, 32)
+_PIXEL_DATA = Tag(0x7FE0, 0x0010)
+
+# Frames lie in the file as they are in memory.
+_PLAIN = frozenset({ExplicitVRLittleEndian, ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian})
 
 
 def pixel_format(dataset: Dataset) -> tuple[int, int, int, int]:
     """Give bits allocated, bits stored, high bit and pixel representation (1 = signed)."""
+    stored = required(dataset, BITS_STORED)
+    high_bit = number(dataset, HIGH_BIT) if HIGH_BIT in dataset else stored - 1
     return (
-        int(dataset.BitsAllocated),
-        int(dataset.BitsStored),
-        int(dataset.get("HighBit", int(dataset.BitsStored) - 1)),
-        int(dataset.PixelRepresentation),
+        required(dataset, BITS_ALLOCATED),
+        stored,
+        -1 if high_bit is None else high_bit,
+        required(dataset, PIXEL_REPRESENTATION),
     )
 
 
@@ -74,10 +98,10 @@ def _check_decoder(syntax: UID, name: str) -> None:
 
 
 def _check_length(dataset: Dataset, name: str) -> None:
-    frames = int(dataset.get("NumberOfFrames") or 1)
-    pixels = int(dataset.Rows) * int(dataset.Columns) * frames
-    expected = pixels * int(dataset.BitsAllocated) // 8
-    found = len(dataset.PixelData)
+    frame_bytes = required(dataset, ROWS) * required(dataset, COLUMNS)
+    frame_bytes *= required(dataset, BITS_ALLOCATED) // 8
+    expected = frame_bytes * frame_count(dataset)
+    found = len(pixel_data(dataset))
     if found < expected:
         raise SeriesInvalid(
             f"{name} is cut short: {found:,} of {expected:,} bytes of pixels; fetch it again.",
@@ -110,8 +134,11 @@ def iter_frames(dataset: Dataset, name: str) -> Iterator[npt.NDArray[np.integer[
     SeriesInvalid
         `unreadable`: the compressed data is damaged, or holds fewer frames than it says.
     """
-    expected = int(dataset.get("NumberOfFrames") or 1)
-    shape = (int(dataset.Rows), int(dataset.Columns))
+    expected = frame_count(dataset)
+    shape = (required(dataset, ROWS), required(dataset, COLUMNS))
+    if transfer_syntax(dataset) in _PLAIN:
+        yield from _plain_frames(dataset, expected, shape)
+        return
     _check_codestreams(dataset, expected, name)
     count = 0
     frames = get_decoder(transfer_syntax(dataset)).iter_array(dataset, raw=True)
@@ -124,13 +151,38 @@ def iter_frames(dataset: Dataset, name: str) -> Iterator[npt.NDArray[np.integer[
         raise _damaged(name)
 
 
+def _plain_frames(
+    dataset: Dataset, frames: int, shape: tuple[int, int]
+) -> Iterator[npt.NDArray[np.integer[Any]]]:
+    """Give frames that lie uncompressed in the file as views on its bytes.
+
+    `check_pixels` has found as many bytes as there must be.
+    """
+    allocated, stored, _, is_signed = pixel_format(dataset)
+    kind = np.dtype(f"<{'i' if is_signed else 'u'}{allocated // 8}")
+    pixels = shape[0] * shape[1]
+    values = np.frombuffer(pixel_data(dataset), dtype=kind, count=frames * pixels)
+    unused = allocated - stored
+    for frame in values.reshape(frames, *shape):
+        # Overlays may lie in the bits above; shifting back gives a signed number its sign.
+        yield (frame << unused) >> unused if unused else frame
+
+
+def pixel_data(dataset: Dataset) -> bytes:
+    """Give the value of Pixel Data as it lies in the file."""
+    element = dataset.get_item(_PIXEL_DATA)
+    if isinstance(element, RawDataElement) and element.value is not None:
+        return element.value
+    return bytes(dataset.PixelData)
+
+
 def _check_codestreams(dataset: Dataset, frames: int, name: str) -> None:
     """Refuse compressed frames of another size than the header's, before they are decoded."""
     syntax = transfer_syntax(dataset)
     if not syntax.is_encapsulated:
         return
-    rows, columns = int(dataset.Rows), int(dataset.Columns)
-    sample_bytes = int(dataset.BitsAllocated) // 8
+    rows, columns = required(dataset, ROWS), required(dataset, COLUMNS)
+    sample_bytes = required(dataset, BITS_ALLOCATED) // 8
     try:
         with without_quotes():
             streams = list(generate_frames(dataset.PixelData, number_of_frames=frames))
@@ -163,7 +215,7 @@ def padding_mask(
 
 def _stored_number(dataset: Dataset, keyword: str) -> int | None:
     """Read a value of the pixels' own sign, whichever VR the writer took."""
-    value = dataset.get(keyword)
+    value = dataset.get(keyword) if keyword in dataset else None
     if value is None or value == "":
         return None
     bits = int(dataset.BitsStored)

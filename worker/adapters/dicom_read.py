@@ -20,6 +20,7 @@ from pydicom.dataset import Dataset
 from worker.adapters import memory
 from worker.adapters.dicom_file import MAX_SERIES_BYTES, Budget, Instance, name_of, open_file
 from worker.adapters.dicom_pixels import iter_frames, padding_mask
+from worker.adapters.dicom_quiet import without_quotes
 from worker.core.geometry import Geometry, SourceInstance, Volume
 from worker.core.series import SliceHeader, order_slices
 
@@ -102,7 +103,7 @@ def open_series(files: Sequence[Path], *, on_progress: OnFraction | None = None)
         With a code for each thing that can be wrong.
     """
     notes: list[str] = []
-    with memory.limited(READ_MEMORY_BYTES):
+    with memory.limited(READ_MEMORY_BYTES), memory.collector_paused(), without_quotes():
         instances = _without_copies(_open_files(files, notes, on_progress), notes)
         return _in_order(instances, tuple(_counted(notes)))
 
@@ -145,8 +146,8 @@ def decode_series(
     planes = array.transpose(2, 1, 0)  # (slice, row, column), as frames lie in files
     slice_of = {(source.dataset, source.frame): k for k, source in enumerate(opened.slices)}
     done = 0
-    for index, dataset in enumerate(opened.datasets):
-        with memory.limited(READ_MEMORY_BYTES):
+    with memory.limited(READ_MEMORY_BYTES), without_quotes():
+        for index, dataset in enumerate(opened.datasets):
             for frame, stored in enumerate(iter_frames(dataset, name_of(dataset))):
                 k = slice_of[index, frame]
                 _rescale_into(planes[k], stored, opened.headers[k])
@@ -155,7 +156,7 @@ def decode_series(
                 done += 1
                 if on_progress is not None:
                     on_progress(done / len(slice_of))
-        del dataset.PixelData
+            del dataset.PixelData
     return Volume(array=array, geometry=opened.geometry, sources=opened.sources)
 
 

@@ -27,6 +27,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, RLELossless, generate_uid
 from pydicom.valuerep import DSfloat
 
 from worker import __version__
+from worker.adapters import memory
 from worker.adapters.dicom_quiet import without_quotes
 from worker.adapters.dicom_read import OpenedSeries
 from worker.adapters.dicom_seg_sources import name_references, reference_headers
@@ -128,8 +129,9 @@ def write_dicom_seg(request: MaskRequest, path: Path, *, now: datetime | None = 
     str
         Its SOP Instance UID.
     """
-    seg = build_dicom_seg(request, now=now or datetime.now().astimezone())
-    seg.save_as(path, enforce_file_format=True)
+    with memory.collector_paused():
+        seg = build_dicom_seg(request, now=now or datetime.now().astimezone())
+        seg.save_as(path, enforce_file_format=True)
     return str(seg.SOPInstanceUID)
 
 

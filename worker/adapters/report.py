@@ -10,6 +10,7 @@ import json
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,6 +79,7 @@ def write_report(path: Path, report: Report) -> None:
     path.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+@cache
 def software_versions() -> Mapping[str, str]:
     """Give the versions of this program and of what shaped the result."""
     versions = {"mri-worker": __version__, "python": platform.python_version()}
