@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
+from django.contrib import messages
 from django.contrib.auth.views import redirect_to_login
 from django.http import HttpRequest, HttpResponseBase
+from django.utils.http import url_has_allowed_host_and_scheme
 from django.utils.translation import get_language
+from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 
 from django_queue_app.errors import ServiceError
@@ -42,11 +46,25 @@ def signed_in(view: View) -> View:
     def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         if request.user.is_authenticated:
             return view(request, *args, **kwargs)
-        # Who has signed in comes back by GET, which an address for a POST may refuse.
-        back = request.get_full_path() if request.method in {"GET", "HEAD"} else ""
-        return redirect_to_login(back, login_url="segmentation-login")
+        if request.method in {"GET", "HEAD"}:
+            return redirect_to_login(request.get_full_path(), login_url="segmentation-login")
+        messages.warning(
+            request,
+            _("You were signed out, so nothing was changed. Sign in and do it once more."),
+        )
+        return redirect_to_login(_came_from(request), login_url="segmentation-login")
 
     return page(guarded)
+
+
+def _came_from(request: HttpRequest) -> str:
+    """Give the page that a form was on: the address of a form may refuse who comes by GET."""
+    page_of_form = request.headers.get("Referer", "")
+    is_ours = url_has_allowed_host_and_scheme(
+        page_of_form, {request.get_host()}, require_https=request.is_secure()
+    )
+    parts = urlsplit(page_of_form)
+    return urlunsplit(("", "", parts.path, parts.query, "")) if is_ours else ""
 
 
 def sentence_of(error: ServiceError) -> str:

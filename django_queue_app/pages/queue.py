@@ -109,13 +109,16 @@ def _requests(request: HttpRequest, now: datetime) -> dict[str, Any]:
         row.failure_sentence = row.failure_in(language)
     chosen = {"status": status, "lane": lane, "text": text}
     chosen = {name: value for name, value in chosen.items() if value}
-    here = {**chosen, "before": str(last)} if last else chosen
+    span = _chosen(request, "span", list(history.SPANS))
+    kept = {**chosen, "span": span} if span else chosen
+    here = {"before": str(last)} if last else {}
     return {
         "rows": shown,
         "is_filtered": bool(chosen),
-        "older": urlencode({**chosen, "before": shown[-1].pk}) if len(found_rows) > ROWS else "",
-        "newest": urlencode(chosen) if last else None,
-        "query": urlencode(here),
+        "older": urlencode({**kept, "before": shown[-1].pk}) if len(found_rows) > ROWS else "",
+        "newest": urlencode(kept) if last else None,
+        "query": urlencode({**kept, **here}),
+        "query_of_span": urlencode({**chosen, **here}),
         "status": status,
         "lane": lane,
         "text": text,

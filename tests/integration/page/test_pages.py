@@ -137,3 +137,19 @@ def _picture(client: Client, series_id: str, index: int) -> Any:
     answer = client.get(f"/viewer/series/{series_id}/slices/{index}.png")
     assert answer["Content-Type"] == "image/png"
     return np.asarray(Image.open(io.BytesIO(answer.content)), dtype=float)
+
+
+def test_what_is_pressed_after_signing_out_is_told_not_to_have_happened(client: Client) -> None:
+    get_user_model().objects.create_user("kim", password="a long enough one")
+    form = f"/queue/{'0' * 8}-0000-0000-0000-{'0' * 12}/cancel/"
+    answer = client.post(form, headers={"Referer": "http://testserver/queue/?status=failed"})
+    assert answer["Location"] == "/login/?next=/queue/%3Fstatus%3Dfailed"
+    assert "nothing was changed" in client.get(answer["Location"]).content.decode()
+    assert "nothing was changed" not in client.get("/login/").content.decode()
+
+
+@pytest.mark.parametrize("referer", ["", "https://evil.example/queue/", "//evil.example"])
+def test_who_signs_in_again_comes_back_to_this_site_only(client: Client, referer: str) -> None:
+    form = f"/queue/{'0' * 8}-0000-0000-0000-{'0' * 12}/cancel/"
+    answer = client.post(form, headers={"Referer": referer})
+    assert answer["Location"] in {"/login/?next=", "/login/?next=/", "/login/"}

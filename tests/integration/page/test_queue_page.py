@@ -561,6 +561,13 @@ def test_a_chart_of_failures_alone_claims_no_time(doctor: Client) -> None:
     assert "Median time: at most 0 s in one bar." in shown
 
 
+def test_another_span_keeps_the_filter_and_another_filter_the_span(doctor: Client) -> None:
+    shown = show(doctor, status="failed", span="week")
+    assert '<a href="?status=failed&amp;span=month#history-title">' in shown
+    assert '<input type="hidden" name="span" value="week">' in shown
+    assert '<a href="?status=failed&amp;span=week">' in shown  # look again
+
+
 def test_the_span_of_the_charts_is_chosen(doctor: Client) -> None:
     file_ended("completed", minutes_ago=3 * 24 * 60)
     for span, has_bars in [("day", False), ("week", True), ("month", True), ("century", False)]:
