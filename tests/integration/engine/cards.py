@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any, ClassVar
 
 import torch
@@ -38,6 +39,9 @@ class Card(Device):
 
     def peak_bytes(self) -> int:
         return self.window_bytes
+
+    def now(self) -> float:
+        return time.perf_counter()
 
     def release(self, *, is_thorough: bool = False) -> None:
         self.released += 1

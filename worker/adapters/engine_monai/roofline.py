@@ -119,13 +119,13 @@ def _traffic(network: torch.nn.Module) -> Iterator[list[int]]:
 
 
 def _matrix_speed(device: Device, dtype: torch.dtype) -> float:
-    side = 8192 if device.is_card else 1024
+    side = 8192 if device.torch.type == "cuda" else 1024
     one = torch.rand(side, side, device=device.torch, dtype=dtype)
     return 2 * side**3 / _least_s(device, lambda: one @ one)
 
 
 def _copy_speed(device: Device) -> float:
-    count = 2**28 if device.is_card else 2**24
+    count = 2**28 if device.torch.type == "cuda" else 2**24
     source = torch.zeros(count, device=device.torch)
     target = torch.empty_like(source)
     return 2 * 4 * count / _least_s(device, lambda: target.copy_(source))
