@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 
 import pydicom
 from pydicom._uid_dict import UID_dictionary
-from pydicom.datadict import tag_for_keyword
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_file_meta_info
@@ -23,29 +21,20 @@ from pydicom.tag import BaseTag, Tag
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from worker.adapters import memory
+from worker.adapters.dicom_bytes import FileBytes
 from worker.adapters.dicom_pixels import (
     check_pixels,
     pixel_data,
-    pixel_format,
     transfer_syntax,
 )
 from worker.adapters.dicom_quiet import without_quotes
-from worker.adapters.dicom_values import (
-    COLUMNS,
-    ROWS,
-    SAMPLES_PER_PIXEL,
-    frame_count,
-    number,
-    required,
-)
+from worker.adapters.dicom_slices import MULTI_FRAME, name_of, slice_headers
+from worker.adapters.dicom_values import COLUMNS, ROWS, SAMPLES_PER_PIXEL, frame_count, number
 from worker.core.errors import SeriesInvalid
 from worker.core.series import SliceHeader, check_matrix
 
 MR_IMAGE = "1.2.840.10008.5.1.4.1.1.4"
-ENHANCED_MR_IMAGE = "1.2.840.10008.5.1.4.1.1.4.1"
-LEGACY_ENHANCED_MR_IMAGE = "1.2.840.10008.5.1.4.1.1.4.4"
-_MULTI_FRAME = frozenset({ENHANCED_MR_IMAGE, LEGACY_ENHANCED_MR_IMAGE})
-_MR = _MULTI_FRAME | {MR_IMAGE}
+_MR = MULTI_FRAME | {MR_IMAGE}
 
 # Pictures by form, results by meaning: a mask made earlier may lie in the same folder.
 _SEGMENTATIONS = frozenset({"1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"})
@@ -67,8 +56,6 @@ _PIXEL_DATA = Tag(0x7FE0, 0x0010)
 _PIXEL_DATA_BYTES = b"\xe0\x7f\x10\x00"
 _END_OF_FRAGMENTS = b"\xfe\xff\xdd\xe0\x00\x00\x00\x00"
 _DEFLATED = str(DeflatedExplicitVRLittleEndian).encode("ascii")
-# Larger than any single slice.
-_AT_ONCE_BYTES = 2**24
 _TAIL_BYTES = 512  # some writers pad files behind the delimiter
 _UNDEFINED_LENGTH = 0xFFFFFFFF
 _MOSAIC_IMAGES = Tag(0x0019, 0x100A)  # Siemens: number of images in mosaic
@@ -108,16 +95,14 @@ class Budget:
 
 def open_file(path: Path, where: str, notes: list[str], budget: Budget) -> Instance | None:
     """Read one file; None, with a note, where it holds no picture."""
-    size = _size(path, where)
-    # One reading of a file serves every check; a large one is read in parts, not held twice.
-    data = path.read_bytes() if size <= _AT_ONCE_BYTES else None
-    if not _is_expected(path, data, where, notes):
+    _check_size(path, where)
+    file = FileBytes.of(path)
+    if not _is_expected(file, where, notes):
         return None
     try:
         with without_quotes():
-            budget.take(_inflated_bytes(path, data, where), where)
-            dataset = pydicom.dcmread(path if data is None else BytesIO(data))
-            return _checked(_File(path=path, data=data), dataset, where, notes)
+            budget.take(_inflated_bytes(file, where), where)
+            return _checked(file, pydicom.dcmread(file.source()), where, notes)
     except SeriesInvalid:
         raise
     except MemoryError:
@@ -139,7 +124,7 @@ def read_head(path: Path, keywords: Sequence[str]) -> Dataset | None:
     """
     try:
         with without_quotes(), memory.limited(2 * MAX_INFLATED_BYTES):
-            _inflated_bytes(path, None, path.name)
+            _inflated_bytes(FileBytes(path=path, data=None), path.name)
             head = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(keywords))
             for keyword in keywords:
                 head.get(keyword)  # converted here, where what it raises is caught
@@ -148,69 +133,40 @@ def read_head(path: Path, keywords: Sequence[str]) -> Dataset | None:
         return None
 
 
-def _size(path: Path, where: str) -> int:
-    size = path.stat().st_size
-    if size > MAX_FILE_BYTES:
+def _check_size(path: Path, where: str) -> None:
+    if path.stat().st_size > MAX_FILE_BYTES:
         raise SeriesInvalid(
             f"{_capital(where)} is larger than {MAX_FILE_BYTES >> 30} GiB; check that it is one "
             "MR instance.",
             code="too_large",
         )
-    return size
 
 
-def _is_expected(path: Path, data: bytes | None, where: str, notes: list[str]) -> bool:
+def _is_expected(file: FileBytes, where: str, notes: list[str]) -> bool:
     """Whether the file is DICOM; False, with a note, for what folders hold beside images."""
-    if not _is_dicom(path, data):
-        if path.suffix.lower() in _OTHER_SUFFIXES or path.name.startswith("."):
+    if file.head(132)[128:] != b"DICM":
+        if file.path.suffix.lower() in _OTHER_SUFFIXES or file.path.name.startswith("."):
             notes.append("not DICOM")
             return False
         raise _unreadable(where)
     return True
 
 
-def _is_dicom(path: Path, data: bytes | None) -> bool:
-    if data is not None:
-        return data[128:132] == b"DICM"
-    with path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM"
-
-
-@dataclass(frozen=True, kw_only=True)
-class _File:
-    """A file, and its bytes where they are at hand."""
-
-    path: Path
-    data: bytes | None
-
-    def holds(self, part: bytes) -> bool:
-        """Whether these bytes are somewhere in it."""
-        return part in (self.path.read_bytes() if self.data is None else self.data)
-
-    def tail(self) -> bytes:
-        """Give its last bytes."""
-        if self.data is not None:
-            return self.data[-_TAIL_BYTES:]
-        with self.path.open("rb") as file:
-            file.seek(-min(_TAIL_BYTES, self.path.stat().st_size), 2)
-            return file.read()
-
-
-def _inflated_bytes(path: Path, data: bytes | None, where: str) -> int:
+def _inflated_bytes(file: FileBytes, where: str) -> int:
     """Give how large a file is unpacked; refuse one that grows past all bounds before it does."""
-    if data is not None and _DEFLATED not in data:
-        return len(data)  # the meta information names the transfer syntax in these very bytes
-    size = path.stat().st_size
+    path, size = file.path, file.path.stat().st_size
+    if file.data is not None and _DEFLATED not in file.data:
+        return size  # the meta information names the transfer syntax in these very bytes
     meta = read_file_meta_info(path)
     if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
         return size
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     grown = 0
-    with path.open("rb") as file:
+    with path.open("rb") as stream:
         # Preamble, "DICM", then the group length element itself: 128 + 4 + 12 bytes.
-        file.seek(144 + int(meta.FileMetaInformationGroupLength))
+        stream.seek(144 + int(meta.FileMetaInformationGroupLength))
         # At the end of the stream zlib can keep an unconsumed tail for ever, hence `eof`.
-        while not inflater.eof and (chunk := inflater.unconsumed_tail or file.read(1 << 16)):
+        while not inflater.eof and (chunk := inflater.unconsumed_tail or stream.read(1 << 16)):
             grown += len(inflater.decompress(chunk, 1 << 20))
             if grown > MAX_INFLATED_BYTES:
                 raise SeriesInvalid(
@@ -221,7 +177,7 @@ def _inflated_bytes(path: Path, data: bytes | None, where: str) -> int:
     return size + 2 * grown  # pydicom holds it twice for a moment
 
 
-def _checked(file: _File, dataset: Dataset, where: str, notes: list[str]) -> Instance | None:
+def _checked(file: FileBytes, dataset: Dataset, where: str, notes: list[str]) -> Instance | None:
     if len(dataset) == 0 or "TransferSyntaxUID" not in dataset.file_meta:
         raise _unreadable(where)
     if _ends_early(dataset):
@@ -246,7 +202,7 @@ def _checked(file: _File, dataset: Dataset, where: str, notes: list[str]) -> Ins
     return Instance(
         path=file.path,
         dataset=dataset,
-        headers=tuple(_headers(dataset)),
+        headers=tuple(slice_headers(dataset)),
         pixel_sha256=hashlib.sha256(pixel_data(dataset)).hexdigest(),
     )
 
@@ -256,7 +212,7 @@ def _kind(sop_class: str) -> str:
     return known[0] if known else "an object of an unknown class"
 
 
-def _check_has_pixels(file: _File, dataset: Dataset, where: str) -> None:
+def _check_has_pixels(file: FileBytes, dataset: Dataset, where: str) -> None:
     if "PixelData" in dataset:
         if transfer_syntax(dataset).is_encapsulated and not _has_end_of_fragments(file, dataset):
             raise _truncated(where)
@@ -270,11 +226,11 @@ def _check_has_pixels(file: _File, dataset: Dataset, where: str) -> None:
     )
 
 
-def _has_end_of_fragments(file: _File, dataset: Dataset) -> bool:
+def _has_end_of_fragments(file: FileBytes, dataset: Dataset) -> bool:
     """Whether compressed pixels are followed by their delimiter (pydicom doesn't mind)."""
     if _last_tag(dataset) != _PIXEL_DATA:
         return True  # something could be read behind them
-    return _END_OF_FRAGMENTS in file.tail()
+    return _END_OF_FRAGMENTS in file.tail(_TAIL_BYTES)
 
 
 def _last_tag(dataset: Dataset) -> BaseTag:
@@ -318,116 +274,6 @@ def _check_picture(dataset: Dataset, name: str) -> None:
         number(dataset, COLUMNS) or 0,
         frames=frame_count(dataset),
     )
-
-
-def name_of(dataset: Dataset) -> str:
-    """Name an instance for a message, as a viewer would show it."""
-    number = str(dataset.get("InstanceNumber") or "unknown")[:12]
-    return f"instance number {number} (SOP Instance UID {str(dataset.SOPInstanceUID)[:64]})"
-
-
-def _headers(dataset: Dataset) -> Iterator[SliceHeader]:
-    if str(dataset.SOPClassUID) not in _MULTI_FRAME:
-        if frame_count(dataset) != 1:
-            raise SeriesInvalid(
-                f"{_capital(name_of(dataset))} is a classic MR image with several frames, which "
-                "have no position of their own; export it as Enhanced MR or as single slices.",
-                code="missing_geometry",
-            )
-        yield _header(dataset, [dataset], frame_number=None)
-        return
-    frames = frame_count(dataset)
-    shared = list(dataset.get("SharedFunctionalGroupsSequence") or [])[:1]
-    groups = dataset.get("PerFrameFunctionalGroupsSequence") or []
-    if len(groups) != frames:
-        raise SeriesInvalid(
-            f"{_capital(name_of(dataset))} describes {len(groups)} of its {frames} frames, so the "
-            "others have no position; export it again from the scanner.",
-            code="missing_geometry",
-        )
-    for frame_number, group in enumerate(groups, start=1):
-        yield _header(dataset, [group, *shared], frame_number=frame_number)
-
-
-def _header(
-    dataset: Dataset, groups: Sequence[Dataset], *, frame_number: int | None
-) -> SliceHeader:
-    is_frame = frame_number is not None
-
-    def numbers(keyword: str, sequence: str) -> tuple[float, ...] | None:
-        holder = _macro(groups, sequence) if is_frame else dataset
-        return None if holder is None else _numbers(holder, keyword)
-
-    slope, intercept = _rescale(_macro(groups, "PixelValueTransformationSequence"))
-    if not is_frame:
-        slope, intercept = _rescale(dataset)
-    name = name_of(dataset)
-    return SliceHeader(
-        name=f"frame {frame_number} of {name}" if is_frame else name,
-        sop_instance_uid=str(dataset.SOPInstanceUID),
-        series_instance_uid=str(dataset.get("SeriesInstanceUID", "")),
-        study_instance_uid=str(dataset.get("StudyInstanceUID", "")),
-        patient_id=str(dataset.get("PatientID") or ""),
-        frame_of_reference_uid=str(dataset.get("FrameOfReferenceUID") or ""),
-        rows=required(dataset, ROWS),
-        columns=required(dataset, COLUMNS),
-        pixel_format=pixel_format(dataset),
-        orientation=numbers("ImageOrientationPatient", "PlaneOrientationSequence"),
-        position=numbers("ImagePositionPatient", "PlanePositionSequence"),
-        pixel_spacing=numbers("PixelSpacing", "PixelMeasuresSequence"),
-        frame_number=frame_number,
-        slope=slope,
-        intercept=intercept,
-    )
-
-
-def _macro(groups: Sequence[Dataset], keyword: str) -> Dataset | None:
-    """Find a functional group: the frame's own before the shared one."""
-    for group in groups:
-        items = group.get(keyword)
-        if items:
-            item: Dataset = items[0]
-            return item
-    return None
-
-
-def _rescale(holder: Dataset | None) -> tuple[float | None, float | None]:
-    """Give slope and intercept; 1 and 0 where both are absent, None for what can't be read."""
-    if holder is None or not ("RescaleSlope" in holder or "RescaleIntercept" in holder):
-        return 1.0, 0.0
-    slope, intercept = (
-        _numbers(holder, keyword) for keyword in ("RescaleSlope", "RescaleIntercept")
-    )
-    return (
-        slope[0] if slope and len(slope) == 1 else None,
-        intercept[0] if intercept and len(intercept) == 1 else None,
-    )
-
-
-def _numbers(holder: Dataset, keyword: str) -> tuple[float, ...] | None:
-    """Read decimal strings as they stand in the file: pydicom would warn, guess or raise."""
-    tag = tag_for_keyword(keyword)
-    if tag is None or tag not in holder:
-        return None
-    element = holder.get_item(tag)
-    value = element.value if element is not None else None
-    if isinstance(value, bytes):
-        parts = value.decode("ascii", errors="replace").split("\\")
-    elif value is None:
-        return None
-    else:
-        many = isinstance(value, (list, tuple)) or hasattr(value, "__iter__")
-        parts = [str(part) for part in value] if many and not isinstance(value, str) else [value]
-    try:
-        return tuple(_number(str(part)) for part in parts)
-    except ValueError:
-        return None
-
-
-def _number(text: str) -> float:
-    if "_" in text:  # Python reads 1_0 as ten
-        raise ValueError(text)
-    return float(text.strip(" \0"))
 
 
 def _truncated(where: str) -> SeriesInvalid:

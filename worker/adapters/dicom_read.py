@@ -18,9 +18,10 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset
 
 from worker.adapters import memory
-from worker.adapters.dicom_file import MAX_SERIES_BYTES, Budget, Instance, name_of, open_file
+from worker.adapters.dicom_file import MAX_SERIES_BYTES, Budget, Instance, open_file
 from worker.adapters.dicom_pixels import iter_frames, padding_mask
 from worker.adapters.dicom_quiet import without_quotes
+from worker.adapters.dicom_slices import name_of
 from worker.core.geometry import Geometry, SourceInstance, Volume
 from worker.core.series import SliceHeader, order_slices
 

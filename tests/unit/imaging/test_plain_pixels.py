@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import warnings
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,12 +20,16 @@ from pydicom.uid import (
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
+    RLELossless,
 )
 
-from worker.adapters import memory
+from tests.support.dicom_phantoms import AXIAL, Phantom, paint, write_series
+from worker.adapters import dicom_bytes, memory
 from worker.adapters.dicom_pixels import iter_frames
 from worker.adapters.dicom_quiet import without_quotes
+from worker.adapters.dicom_read import read_series
 from worker.adapters.dicom_values import COLUMNS, NUMBER_OF_FRAMES, ROWS, frame_count, number
+from worker.core.errors import SeriesInvalid
 
 SYNTAXES = (
     ExplicitVRLittleEndian,
@@ -93,6 +98,20 @@ def test_what_is_absent_or_empty_is_no_number() -> None:
     assert number(image(Rows=None), ROWS) is None
     assert frame_count(image()) == 1
     assert frame_count(image(NumberOfFrames="7")) == 7
+
+
+@pytest.mark.parametrize("at_once", [0, 2**24])
+def test_a_large_file_is_read_in_parts_with_the_same_checks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr(dicom_bytes, "AT_ONCE_BYTES", at_once)
+    for syntax in (ExplicitVRLittleEndian, RLELossless):
+        files = write_series(tmp_path / syntax, Phantom(transfer_syntax=syntax))
+        np.testing.assert_array_equal(read_series(files).array, paint(AXIAL))
+        files[3].write_bytes(files[3].read_bytes()[:-40])
+        with pytest.raises(SeriesInvalid) as refused:
+            read_series(files)
+        assert refused.value.code == "truncated"
 
 
 def test_silence_ends_with_the_outermost_reading() -> None:
