@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING
 import nibabel as nib
 import numpy as np
 import pytest
+from PIL import Image
 
+from demo.pictures import MOST_BYTES, take
+from demo.pictures import Shown as PlaceOfPictures
 from tests.support.chromium import (
     WITH_WEBGL,
     WITHOUT_WEBGL,
@@ -185,3 +188,16 @@ def test_a_browser_without_webgl_shows_the_slices(shown: Shown) -> None:
             "before => document.getElementById('position').innerText !== before", arg=first
         )
         assert re.fullmatch(r"Slice \d+ of 52", tab.inner_text("#position"))
+
+
+def test_the_readmes_pictures_are_taken(shown: Shown, tmp_path: Path) -> None:
+    there = PlaceOfPictures(
+        address=shown.address, request_id=shown.request_id, password=shown.password
+    )
+    taken = take(there, tmp_path)
+    assert [path.name for path in taken] == ["study.png", "mask.png", "queue.png"]
+    for path in taken:
+        assert path.stat().st_size < MOST_BYTES
+        with Image.open(path) as picture:
+            # A page that is not there yet has hardly a colour.
+            assert len(set(picture.convert("RGB").getdata())) > 20
