@@ -178,7 +178,7 @@ async def _wait_together(
         asyncio.create_task(_poll_for_ever(server.port, told, number, polls))
         for number in range(count)
     ]
-    await asyncio.sleep(LONGEST_WAIT_S + 2)
+    await asyncio.sleep(2 * LONGEST_WAIT_S)
     polls.clear()
     connections: list[int] = []
     used, database, began = server.cpu_s(), place.database_cpu_s(), time.monotonic()
@@ -216,9 +216,18 @@ async def _poll_for_ever(port: int, told: Told, number: int, polls: list[float])
                 status = await reader.readline()
                 if b"204" not in status:
                     raise RuntimeError(status.decode())
-                while await reader.readline() not in {b"\r\n", b""}:
-                    pass
+                await asyncio.sleep(await _read_retry_after(reader))
         writer.close()
+
+
+async def _read_retry_after(reader: asyncio.StreamReader) -> float:
+    """Read the headers of an answer; return how long it asks the worker to rest."""
+    rest_s = 0.0
+    while (line := await reader.readline()) not in {b"\r\n", b""}:
+        name, _, value = line.decode("latin-1").partition(":")
+        if name.lower() == "retry-after":
+            rest_s = float(value)
+    return rest_s
 
 
 def _claim(secret: str, body: bytes) -> bytes:

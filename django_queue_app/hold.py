@@ -23,7 +23,7 @@ from weakref import WeakKeyDictionary
 
 from django_queue_app.conf import conf
 from django_queue_app.hold_header import HOLD_HEADER, SCOPE_KEY, Hold, Replay
-from django_queue_app.wakeup import ChangeWish, Hub, Wish
+from django_queue_app.wakeup import ChangeWish, ClaimWish, Hub, Wish
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +41,10 @@ REPLAYABLE_BODY_BYTES = 64 * 1024
 CALLS_AT_ONCE = 32
 # CONTRACT 2.1: a stream of events says something at least so often.
 COMMENT_EVERY_S = 15.0
+# Each poll costs the site a few milliseconds, and of 300 idle workers any 30 are enough to take
+# what comes: so the more of one kind wait, the longer each rests before it waits again.
+ONE_SECOND_PER = 30
+LONGEST_REST_S = 10
 COMMENT = b": still here\n\n"
 
 
@@ -161,7 +165,7 @@ class _Exchange:
             if self._is_client_gone():
                 return
             if not is_woken:
-                await self._send_kept(kept)
+                await self._send_kept(_rested(kept, hub.crowd(kept.hold.wish)))
                 return
             again = await self._ask(replay)
             if again is None:
@@ -327,6 +331,17 @@ class _Exchange:
         ]
         await self._send({"type": "http.response.start", "status": 413, "headers": headers})
         await self._send({"type": "http.response.body", "body": body})
+
+
+def _rested(kept: _Kept, crowd: int) -> _Kept:
+    """Let a worker come back later if many others would take the request that it would."""
+    rest_s = min(crowd // ONE_SECOND_PER, LONGEST_REST_S)
+    if rest_s <= 1 or not isinstance(kept.hold.wish, ClaimWish):
+        return kept
+    start = kept.messages[0]
+    others = [pair for pair in start["headers"] if pair[0].lower() != b"retry-after"]
+    start["headers"] = [*others, (b"retry-after", str(rest_s).encode())]
+    return kept
 
 
 def _body_of(messages: list[Message]) -> bytes:

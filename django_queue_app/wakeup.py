@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -126,6 +127,7 @@ class Hub:
         # By topic, so that a look costs the same for three waiters and for three hundred. A dict
         # keeps the order of arrival, so that whoever waits longest is woken first.
         self._waiters: dict[str | UUID, dict[_Waiter, None]] = {}
+        self._crowds: Counter[Wish] = Counter()
         self._watcher: asyncio.Task[None] | None = None
         self._closed = asyncio.Event()
         with _hubs_lock:
@@ -135,6 +137,10 @@ class Hub:
     def waiting(self) -> int:
         """How many wait now."""
         return sum(map(len, self._waiters.values()))
+
+    def crowd(self, wish: Wish) -> int:
+        """How many wait for the very same now."""
+        return self._crowds[wish]
 
     @property
     def is_closed(self) -> bool:
@@ -164,6 +170,7 @@ class Hub:
             return False
         waiter = _Waiter(wish, self._loop.create_future())
         self._waiters.setdefault(waiter.topic, {})[waiter] = None
+        self._crowds[wish] += 1
         self._watch()
         timer = self._loop.call_later(timeout_s, waiter.give_up)
         if unless is not None:
@@ -181,6 +188,9 @@ class Hub:
         del others[waiter]
         if not others:
             del self._waiters[waiter.topic]
+        self._crowds[waiter.wish] -= 1
+        if not self._crowds[waiter.wish]:
+            del self._crowds[waiter.wish]
 
     def close(self) -> None:
         """End every wait, as at shutdown. Safe from any thread and from a signal handler."""

@@ -45,7 +45,7 @@ class Site:
                 break
         self.calls.append((body, scope.get(SCOPE_KEY)))
         status, held = self.script.pop(0)
-        headers = [(b"X-Kept", b"yes")]
+        headers = [(b"X-Kept", b"yes"), (b"retry-after", b"1")]
         if held is not None:
             headers.append((HOLD_HEADER.encode(), held.to_header().encode()))
         await send({"type": "http.response.start", "status": status, "headers": headers})
@@ -131,6 +131,27 @@ async def test_the_kept_answer_goes_out_after_the_wait_without_the_internal_head
     assert client.status == 204
     assert HOLD_HEADER.lower().encode() not in client.header_names
     assert b"x-kept" in client.header_names
+
+
+async def test_a_worker_that_many_stand_in_for_rests_longer(hub: Any) -> None:
+    alone, crowded = Client(), Client()
+    brief = Hold(wait_s=0.05, wish=ClaimWish(lane="lab"))
+    await asyncio.wait_for(call(Site((204, brief)), alone), 1)
+    others = [call(Site((204, CLAIM)), Client()) for _ in range(90)]
+    other_kinds = [
+        call(Site((204, Hold(wait_s=5, wish=wish))), Client())
+        for wish in [ClaimWish(lane="lab", models=frozenset({"x"})), ClaimWish(lane="cloud")] * 60
+    ]
+    await asyncio.sleep(0.05)
+    await asyncio.wait_for(call(Site((204, brief)), crowded), 10)
+    assert (b"retry-after", b"1") in alone.sent[0]["headers"]
+    rests = [value for name, value in crowded.sent[0]["headers"] if name == b"retry-after"]
+    assert rests == [b"3"]
+    for task in [*others, *other_kinds]:
+        task.cancel()
+    await asyncio.gather(*others, *other_kinds, return_exceptions=True)
+    assert hub().waiting == 0
+    assert hub().crowd(CLAIM.wish) == 0
 
 
 async def test_being_woken_for_nothing_does_not_prolong_the_wait(hub: Any) -> None:
