@@ -17,6 +17,7 @@ import pydicom
 from pydicom.dataset import Dataset
 from pydicom.pixels.utils import pixel_array
 
+from worker.adapters import memory
 from worker.core.errors import WorkerError
 from worker.core.geometry import Geometry
 from worker.core.segments import Labels, SegmentSpec
@@ -55,13 +56,15 @@ def check_dicom_seg(
         They differ.
     """
     found = np.zeros(len(specs), dtype=np.int64)
-    for number, k, frame in _masks(pydicom.dcmread(path), len(specs), geometry):
-        expected = labels_plane(labels, specs[number - 1].label_value, k)
-        if not np.array_equal(frame, expected):
-            raise MaskMisplaced(_sentence(f"segment {number} differs in slice {k}"))
-        found[number - 1] += np.count_nonzero(frame)
+    with memory.collector_paused():
+        for number, k, frame in _masks(pydicom.dcmread(path), len(specs), geometry):
+            expected = labels_plane(labels, specs[number - 1].label_value, k)
+            if not np.array_equal(frame, expected):
+                raise MaskMisplaced(_sentence(f"segment {number} differs in slice {k}"))
+            found[number - 1] += np.count_nonzero(frame)
+    counts = labels.counts()
     for number, spec in enumerate(specs, start=1):
-        expected_voxels = np.count_nonzero(labels.mask(spec.label_value))
+        expected_voxels = counts.get(spec.label_value, 0)
         if found[number - 1] != expected_voxels:
             raise MaskMisplaced(
                 _sentence(f"segment {number} has {found[number - 1]} of {expected_voxels} voxels")

@@ -59,10 +59,11 @@ def resample_image(
     """
     import SimpleITK as sitk  # noqa: N813
 
-    resampled = _resample(volume.array, volume.geometry, target, sitk.sitkLinear)
+    image = _resample(volume.array, volume.geometry, target, sitk.sitkLinear)
     if out is None:
-        return np.asarray(resampled, dtype=np.float32)
-    out[...] = resampled
+        return np.asarray(_copy(image), dtype=np.float32)
+    # A view on ITK's memory, copied once into its place.
+    out[...] = sitk.GetArrayViewFromImage(image).transpose(2, 1, 0)
     return out
 
 
@@ -83,12 +84,18 @@ def resample_labels(labels: LabelArray, source: Geometry, target: Geometry) -> L
     """
     import SimpleITK as sitk  # noqa: N813
 
-    return np.asarray(_resample(labels, source, target, sitk.sitkNearestNeighbor))
+    return _copy(_resample(labels, source, target, sitk.sitkNearestNeighbor))
+
+
+def _copy(image: sitk.Image) -> npt.NDArray[Any]:
+    import SimpleITK as sitk  # noqa: N813
+
+    return np.asarray(sitk.GetArrayFromImage(image)).transpose(2, 1, 0)
 
 
 def _resample(
     array: npt.NDArray[Any], source: Geometry, target: Geometry, interpolator: int
-) -> npt.NDArray[Any]:
+) -> sitk.Image:
     import SimpleITK as sitk  # noqa: N813
 
     image = sitk.GetImageFromArray(np.ascontiguousarray(array.transpose(2, 1, 0)))
@@ -100,8 +107,7 @@ def _resample(
     resampler.SetOutputDirection(target.directions.ravel().tolist())
     resampler.SetInterpolator(interpolator)
     resampler.SetDefaultPixelValue(0.0)
-    resampled: npt.NDArray[Any] = sitk.GetArrayFromImage(resampler.Execute(image))
-    return resampled.transpose(2, 1, 0)
+    return resampler.Execute(image)
 
 
 def _place(image: sitk.Image, geometry: Geometry) -> None:

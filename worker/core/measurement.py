@@ -16,7 +16,7 @@ def measure(
     labels: Labels, specs: Sequence[SegmentSpec], geometry: Geometry
 ) -> tuple[SegmentMeasurement, ...]:
     """Count each segment's voxels; its volume is the count times the volume of one voxel."""
-    counts = _count(labels)
+    counts = labels.counts()
     return tuple(
         SegmentMeasurement(
             number=number,
@@ -37,15 +37,6 @@ def volume_ml(voxels: int, geometry: Geometry) -> float:
     """Give the volume of a number of voxels, millilitres."""
     # A thousandth of a microlitre: below one voxel of any scanner, and without 502.51199999.
     return round(voxels * geometry.voxel_volume_ml, 6)
-
-
-def _count(labels: Labels) -> dict[int, int]:
-    if labels.is_overlapping:
-        return {
-            value: int(np.count_nonzero(mask))
-            for value, mask in zip(labels.values, labels.array, strict=True)
-        }
-    return dict(enumerate(np.bincount(labels.array.ravel(order="K")).tolist()))
 
 
 def union_of(labels: Labels, specs: Sequence[SegmentSpec]) -> npt.NDArray[np.bool_]:

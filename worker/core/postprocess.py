@@ -114,13 +114,14 @@ def postprocess(
         steps.append(
             _counted(changed, "keep_largest", lambda given: _drop(given, settings, _but_largest))
         )
-    return changed, tuple(steps)
+    # Anew: its array was changed in place, and what is known of it (its box) must be that of now.
+    return replace(changed), tuple(steps)
 
 
 def _counted(labels: Labels, name: str, change: Callable[[Labels], int]) -> Step:
-    before = _counts(labels)
+    before = labels.counts()
     gone = change(labels)
-    after = _counts(labels)
+    after = labels.counts()
     apart = {value: after.get(value, 0) - before.get(value, 0) for value in {*before, *after}}
     return Step(
         name=name,
@@ -128,10 +129,6 @@ def _counted(labels: Labels, name: str, change: Callable[[Labels], int]) -> Step
         removed={value: -n for value, n in sorted(apart.items()) if n < 0},
         components_removed=gone,
     )
-
-
-def _counts(labels: Labels) -> dict[int, int]:
-    return {value: int(np.count_nonzero(labels.mask(value))) for value in labels.present_values()}
 
 
 def _fill_holes(labels: Labels) -> int:

@@ -135,15 +135,18 @@ class Labels:
             table[value] = number
         return np.asarray(table[self.array])
 
+    def counts(self) -> dict[int, int]:
+        """Count the voxels of each label value, other than background, that any voxel has."""
+        if self.is_overlapping:
+            found = [int(np.count_nonzero(mask)) for mask in self.array]
+            return {value: n for value, n in zip(self.values, found, strict=True) if n}
+        # bincount over the array as it lies in memory: np.unique would sort every voxel.
+        found = np.bincount(self.array.ravel(order="K")).tolist()
+        return {value: n for value, n in enumerate(found) if n and value}
+
     def present_values(self) -> frozenset[int]:
         """Give the label values, other than background, that at least one voxel has."""
-        if self.is_overlapping:
-            return frozenset(
-                value for value, mask in zip(self.values, self.array, strict=True) if mask.any()
-            )
-        # bincount over the array as it lies in memory: np.unique would sort every voxel.
-        counts = np.bincount(self.array.ravel(order="K"))
-        return frozenset(int(value) for value in np.flatnonzero(counts)) - {0}
+        return frozenset(self.counts())
 
 
 def bounding_box(array: npt.NDArray[Any]) -> Box:
