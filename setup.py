@@ -91,6 +91,7 @@ REQUIREMENTS = {
         "pytest-django>=4.11",
         "pytest-playwright>=0.7",
         "pytest-timeout>=2.4",
+        "pytest-xdist>=3.8",
         "schemathesis>=4",
         "simpy>=4.1",
     ],

@@ -206,8 +206,8 @@ def test_without_a_mask_there_is_nothing_to_finalise(held: Held) -> None:
     [
         ("mask.dcm", b"nonsense", "mask_unreadable"),
         ("mask.nii.gz", b"nonsense", "volume_unreadable"),
-        ("mask.nii.gz", gzip.compress(b"x" * 400), "volume_unreadable"),
-        ("mask.nii.gz", gzip.compress(b""), "volume_unreadable"),
+        ("mask.nii.gz", gzip.compress(b"x" * 400, mtime=0), "volume_unreadable"),
+        ("mask.nii.gz", gzip.compress(b"", mtime=0), "volume_unreadable"),
         ("report.json", b"{", "report_unreadable"),
     ],
 )
