@@ -1,5 +1,7 @@
 """The models that the benchmarks and the acceptance tests run, as they would stand in config.yaml.
 
+    python -m benchmarks.models [--device cuda]     measures one of them (`benchmarks/network.py`)
+
 The bundles lie beside the project (`SEGMENTATION_TEST_DATA`, by default `../shared/data`); only the
 demonstration model is the project's own.
 """
@@ -71,3 +73,11 @@ def real_models() -> dict[str, dict[str, Any]]:
             },
         },
     }
+
+
+if __name__ == "__main__":
+    import sys
+
+    from benchmarks.network import main
+
+    sys.exit(main())
