@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -70,3 +72,19 @@ def test_the_core_imports_no_adapter() -> None:
 @pytest.mark.parametrize("folder", ["worker", "django_queue_app"])
 def test_the_check_sees_something(folder: str) -> None:
     assert offenders(folder, {"__future__"})
+
+
+@pytest.mark.parametrize(
+    ("module", "unwanted"),
+    [
+        ("worker.cli", {"numpy", "requests", "rich", "yaml"}),
+        ("worker.bootstrap", {"scipy", "pydicom", "highdicom", "nibabel", "SimpleITK"}),
+    ],
+)
+def test_what_must_answer_at_once_imports_nothing_heavy(module: str, unwanted: set[str]) -> None:
+    """`--help` must come at once, and the first poll before torch is there."""
+    code = f"import sys, {module}; print(*{{name.split('.')[0] for name in sys.modules}})"
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, check=True
+    )
+    assert not set(found.stdout.split()) & (unwanted | HEAVY)
