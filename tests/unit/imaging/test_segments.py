@@ -72,3 +72,20 @@ def test_some_slices_are_those_of_the_whole(is_overlapping: bool) -> None:
     part = whole.between(slice(2, 4))
     assert part.shape == (3, 4, 2)
     np.testing.assert_array_equal(part.array, whole.array[..., 2:4])
+
+
+@given(MAPS, st.lists(st.sampled_from([1, 2, 5, 7]), unique=True), st.booleans())
+def test_counts_are_those_of_the_array_whatever_values_are_expected(
+    array: npt.NDArray[np.uint8], expected: list[int], has_many: bool
+) -> None:
+    values = (*expected, *range(100, 120)) if has_many else tuple(expected)
+    found = Labels(array=array, values=values).counts()
+    assert found == {v: int((array == v).sum()) for v in (2, 5) if (array == v).any()}
+
+
+def test_overlapping_masks_are_counted_each() -> None:
+    array = np.zeros((3, 2, 2, 2), np.uint8)
+    array[0, 0], array[1, 0, 0] = 1, 1
+    labels = Labels(array=array, values=(4, 1, 9), is_overlapping=True)
+    assert labels.counts() == {4: 4, 1: 2}
+    assert labels.present_values() == {1, 4}
