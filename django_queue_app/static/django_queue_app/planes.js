@@ -6,9 +6,18 @@ import { findRegions, invert, transform } from "./label_map.js";
 const INTENT_LABEL = 1002;
 // What is inside an outline stays to be seen, faintly, so that an outline is not taken for a ring.
 const INSIDE_OUTLINE = 0.08;
-// Where the planes are: [left, top, width, height] as fractions of the canvas.
-const WIDE = { axial: [0, 0, 0.6, 1], coronal: [0.6, 0, 0.4, 0.5], sagittal: [0.6, 0.5, 0.4, 0.5] };
-const TALL = { axial: [0, 0, 1, 0.6], coronal: [0, 0.6, 0.5, 0.4], sagittal: [0.5, 0.6, 0.5, 0.4] };
+// Where the planes are: [left, top, width, height] as fractions of the canvas. They lie apart, so
+// that the letters of two neighbours are not read as one word.
+const WIDE = {
+  axial: [0, 0, 0.58, 1],
+  coronal: [0.62, 0, 0.38, 0.48],
+  sagittal: [0.62, 0.52, 0.38, 0.48],
+};
+const TALL = {
+  axial: [0, 0, 1, 0.58],
+  coronal: [0, 0.62, 0.47, 0.38],
+  sagittal: [0.53, 0.62, 0.47, 0.38],
+};
 const WINDOWS = {
   auto: (image) => [image.robust_min, image.robust_max],
   full: (image) => [image.global_min, image.global_max],

@@ -60,6 +60,7 @@ def test_nothing_of_a_patient_leaves_the_page(
     told.append(site.log.read_text(encoding="utf-8"))
     assert [word for word in OF_THE_PATIENT if any(word in one for one in told)] == []
     assert len(addresses) > 10
+    assert len(set(heard.titles)) == 3  # the way in, the studies, the queue
     of_the_site = {
         url: value
         for url, value in heard.headers("cache-control").items()

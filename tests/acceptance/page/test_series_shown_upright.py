@@ -6,6 +6,7 @@ What is seen is read from the pixels of the screen and compared with the phantom
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
@@ -94,9 +95,16 @@ def show(tab: Page, site: LiveSite, request_id: str) -> None:
     tab.locator("#opacity").press("End")
 
 
-def screenshot(tab: Page, selector: str) -> Picture:
-    data = tab.locator(selector).screenshot()
-    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"), np.int16)
+def screenshot(tab: Page, selector: str, *, is_masked: bool) -> Picture:
+    """Give what is on the screen, once the mask, or the mark without it, is there."""
+    end = time.monotonic() + 60
+    while True:
+        data = tab.locator(selector).screenshot()
+        picture = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"), np.int16)
+        seen = is_coloured(picture, MASK).any()
+        if seen == is_masked and (is_masked or is_bright(picture).any()):
+            return picture
+        assert time.monotonic() < end, "the mask can't be shown or hidden"
 
 
 def is_coloured(picture: Picture, colour: tuple[int, int, int], apart: int = 40) -> Any:
@@ -152,13 +160,12 @@ def test_single_slices_lie_upright(
 ) -> None:
     tab = tabs["slices"]
     show(tab, site, masks[name])
-    tab.wait_for_function("document.getElementById('slice').naturalWidth > 0")
     letters = "".join(tab.inner_text(f"#slices-stage .letter.{side}") for side in SIDES)
     assert letters == AS_EXPECTED[PLANE_OF[name]]
     assert tab.locator("#convention").is_visible() == letters.startswith("R")
-    with_mask = screenshot(tab, "#slices-stage")
+    with_mask = screenshot(tab, "#slices-stage", is_masked=True)
     tab.locator("#overlay").uncheck()
-    without = screenshot(tab, "#slices-stage")
+    without = screenshot(tab, "#slices-stage", is_masked=False)
     rows, columns, _ = without.shape
     for mark in (is_coloured(with_mask, MASK), is_bright(without)):
         assert_lies_right(middle_of(mark), (0, 0, columns, rows), letters, GRIDS[name])
@@ -170,9 +177,9 @@ def test_three_planes_lie_upright(
 ) -> None:
     tab = tabs["planes"]
     show(tab, site, masks[name])
-    with_mask = screenshot(tab, "#planes")
+    with_mask = screenshot(tab, "#planes", is_masked=True)
     tab.locator("#overlay").uncheck()
-    without = screenshot(tab, "#planes")
+    without = screenshot(tab, "#planes", is_masked=False)
     for plane, letters in AS_EXPECTED.items():
         marked, bare = (tile_of(picture, plane) for picture in (with_mask, without))
         box = box_of(is_coloured(bare, CROSSHAIR))  # it crosses the whole plane
