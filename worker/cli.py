@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import click
 
 from worker import __version__, language
-from worker.language import said
+from worker.language import named, said
 from worker.spoken_help import say, spoken
 
 if TYPE_CHECKING:
@@ -203,7 +203,8 @@ def doctor(config: Path | None, as_json: bool) -> None:
     for check in run_checks(config):
         checks.append(check)
         if not as_json:
-            verdict, name = said(check.verdict.value), said(check.name)
+            verdict = named("verdict", check.verdict.value)
+            name = named("check", check.name)
             click.echo(f"{verdict:<4}  {name}: {said(check.found)}")
             if check.advice:
                 click.echo(f"      -> {said(check.advice)}")

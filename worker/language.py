@@ -33,13 +33,17 @@ _LONGEST = 4000
 _LISTS = ("; ", ", ")
 _SENTENCE_END = re.compile(r"(?<=[.?!]) (?=[A-Z])")
 _MOST_STEPS = 200
+# What says less, such as "{0} on {1}", must have plain or known values around it.
+_FEWEST_LETTERS = 6
 _TITLE = "title"
 
 _DIGITS = "0123456789"
 # The final consonant of each digit as it is read (영, 일, 이, ...) as Unicode counts them; 0: none.
 _FINAL_RIEUL = 8
 _FINAL_OF_DIGITS = (21, 8, 0, 16, 0, 0, 1, 8, 8, 0)
-_PARTICLE = re.compile(r"([0-9가-힣])([\"')\]]*)(은\(는\)|이\(가\)|을\(를\)|\(으\)로)")
+# After a letter a digit is read in English: T1 is "티원".
+_FINAL_IN_ENGLISH = (0, 4, 0, 0, 0, 0, 0, 4, 19, 4)
+_PARTICLE = re.compile(r"([A-Za-z]?)([0-9가-힣])([\"')\]]*)(은\(는\)|이\(가\)|을\(를\)|\(으\)로)")
 
 _chosen = ENGLISH
 
@@ -143,8 +147,12 @@ def _titled(text: str, depth: int) -> str | None:
 def _filled(templates: Sequence[_Template], text: str, depth: int) -> str | None:
     for template in templates:
         values = template.match(text)
-        if values is not None:
-            parts = {name: _part(value, depth + 1) for name, value in values.items()}
+        if values is None:
+            continue
+        parts = {name: _part(value, depth + 1) for name, value in values.items()}
+        if template.is_sure or all(
+            " " not in values[name] or parts[name] != values[name] for name in parts
+        ):
             return with_particles(template.filled(parts))
     return None
 
@@ -155,13 +163,7 @@ def _part(text: str, depth: int) -> str:
         pieces = [_translated(piece, depth) for piece in text.split(comma)]
         if len(pieces) > 1 and None not in pieces:
             return comma.join(filter(None, pieces))
-    whole = _translated(text, depth)
-    if whole is not None:
-        return whole
-    for comma in _LISTS:
-        if comma in text and depth < _DEEPEST:
-            return comma.join(_part(piece, depth + 1) for piece in text.split(comma))
-    return text
+    return _translated(text, depth) or text
 
 
 def with_particles(text: str) -> str:
@@ -170,14 +172,17 @@ def with_particles(text: str) -> str:
 
 
 def _particle(found: re.Match[str]) -> str:
-    before, closing, both = found.groups()
-    final = _FINAL_OF_DIGITS[int(before)] if before in _DIGITS else (ord(before) - 0xAC00) % 28
+    letter, before, closing, both = found.groups()
+    if before in _DIGITS:
+        final = (_FINAL_IN_ENGLISH if letter else _FINAL_OF_DIGITS)[int(before)]
+    else:
+        final = (ord(before) - 0xAC00) % 28
     if both == "(으)로":
         chosen = "로" if final in (0, _FINAL_RIEUL) else "으로"
     else:
         with_final, without = both[0], both[2]
         chosen = with_final if final else without
-    return before + closing + chosen
+    return letter + before + closing + chosen
 
 
 @dataclass(frozen=True)
@@ -197,6 +202,11 @@ class _Template:
     def weight(self) -> int:
         """How many letters are given: the more, the surer a match."""
         return sum(map(len, self.pieces))
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether it says enough to be told from a sentence of somebody else's."""
+        return sum(map(str.isalpha, "".join(self.pieces))) >= _FEWEST_LETTERS
 
     def match(self, text: str) -> dict[str, str] | None:
         """Give the values by name, if the text is this sentence."""

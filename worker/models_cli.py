@@ -19,7 +19,7 @@ from worker.catalogue import (
 )
 from worker.cli import config_option, json_option, read_settings
 from worker.core.errors import ModelInvalid, WorkerError
-from worker.language import said
+from worker.language import named, said
 from worker.model_measuring import (
     bench_model,
     described,
@@ -52,7 +52,7 @@ def list_models(config: Path | None, as_json: bool) -> None:
         return
     for row in rows:
         mark = "*" if row["is_default"] else " "
-        click.echo(f"{mark} {row['name']}  {row['version']}  {said(row['state'])}")
+        click.echo(f"{mark} {row['name']}  {row['version']}  {named('state', row['state'])}")
         say(f"    channels: {', '.join(row['channels']) or '?'}")
         say(f"    segments: {', '.join(row['segments']) or '?'}")
         for mode in row["modes"]:

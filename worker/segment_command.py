@@ -20,7 +20,7 @@ from worker.bootstrap import make_runner
 from worker.console import BarView
 from worker.core.errors import SettingsError
 from worker.core.job import ORDER_GIVEN, Case, CaseResult
-from worker.language import said
+from worker.language import named, said
 from worker.local_series import choose_main, read_arguments
 from worker.settings import Settings
 
@@ -133,7 +133,9 @@ def _print(result: CaseResult, out: Path) -> None:
     console = Console(highlight=False)
     table = Table(title=f"{result.model.name} {result.model.version}")
     for heading in ("Segment", "Voxels", "mL"):
-        table.add_column(said(heading), justify="left" if heading == "Segment" else "right")
+        table.add_column(
+            named("column", heading), justify="left" if heading == "Segment" else "right"
+        )
     for segment in result.segments:
         table.add_row(segment.label, f"{segment.voxels:,}", f"{segment.volume_ml:.2f}")
     console.print(table)

@@ -157,9 +157,9 @@ def korean() -> Iterator[None]:
 
 @pytest.mark.parametrize("path", sources(), ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_what_a_source_says_is_in_the_catalogue(path: Path) -> None:
-    known = {key.removesuffix("\n") for key in entries()}
+    known = {key.rpartition(CONTEXT_END)[2].removesuffix("\n") for key in entries()}
     assert [text for text in sentences_of(path) if text not in known] == []
-    assert [name for name in events_of(path) if f"event{CONTEXT_END}{name}" not in known] == []
+    assert [name for name in events_of(path) if f"event{CONTEXT_END}{name}" not in entries()] == []
 
 
 def test_the_sources_are_read_at_all() -> None:
@@ -227,6 +227,15 @@ def test_the_compiled_catalogue_is_that_of_the_source() -> None:
             "config.yaml: servr: 알 수 없는 키입니다. 'server'을(를) 쓰려던 것이 아닙니까?",
         ),
         ("A sentence of another program.", "A sentence of another program."),
+        (
+            "Intended use of this model: A demonstration trained on synthetic phantoms, memory.",
+            "이 모델의 용도: A demonstration trained on synthetic phantoms, memory.",
+        ),
+        ("3.11.7 on Linux x86_64", "3.11.7, Linux x86_64"),
+        (
+            "The inference process was asked to end from outside (SIGTERM).",
+            "추론 프로세스가 종료되었습니다(외부의 종료 요청(SIGTERM)).",
+        ),
         ("", ""),
     ],
 )
@@ -252,6 +261,7 @@ def test_an_error_that_is_really_raised_is_said_in_korean() -> None:
         ("영상이(가)", "영상이"),
         ("검사이(가)", "검사가"),
         ("T1이(가)", "T1이"),
+        ("T1(으)로", "T1으로"),
         ("FLAIR이(가)", "FLAIR이(가)"),
     ],
 )
