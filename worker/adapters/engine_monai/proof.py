@@ -1,8 +1,8 @@
 """Whether a way of running a network gives the mask of the reference, and how fast it is.
 
 The reference is contiguous float32 without TF32, on the model's own windows. These are commands'
-work, in a process of their own: they change torch's switches for a moment, which the worker,
-whose threads share them, never does.
+work, in a process of their own: they change torch's switches for a moment, which the worker never
+does, since they belong to the whole process.
 """
 
 from __future__ import annotations
