@@ -174,6 +174,16 @@ class Conf:
         return timedelta(hours=_get("SEGMENTATION_INPUT_CACHE_HOURS", 24))
 
     @property
+    def keep_requests_days(self) -> float:
+        """How long finished requests are kept, with their files; 0: for ever."""
+        return float(_get("SEGMENTATION_KEEP_REQUESTS_DAYS", 0))
+
+    @property
+    def keep_unused(self) -> timedelta:
+        """How long series of the archive, digests and workers are kept after their last use."""
+        return timedelta(days=_get("SEGMENTATION_KEEP_UNUSED_DAYS", 90))
+
+    @property
     def max_upload_bytes(self) -> int:
         """Largest body of one upload (artifact, DICOM instance or zip)."""
         return int(_get("MAX_UPLOAD_BYTES", 1 << 30))

@@ -90,7 +90,11 @@ class TokenQuerySet(models.QuerySet["ApiToken"]):
 
 
 class EventQuerySet(models.QuerySet["Event"]):
-    """History: it can be read and added to, nothing else."""
+    """History: it can be read and added to, and goes only with its whole request."""
+
+    def forget(self) -> int:
+        """Remove the history of a request that is itself removed (`pruning`); return how many."""
+        return super().delete()[0]
 
     def update(self, **kwargs: Any) -> NoReturn:  # noqa: ARG002
         """Refuse."""

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from django_queue_app import input_cache
+from django_queue_app import input_cache, last_use
 from django_queue_app.conf import conf
 from django_queue_app.errors import ServiceError
 from django_queue_app.models import SegmentationRequest
@@ -238,7 +238,9 @@ def _rows(ids: list[str]) -> Iterable[ServedDigest]:
     name = recipe()
     for start in range(0, len(ids), _CHUNK):
         chunk = ids[start : start + _CHUNK]
-        yield from ServedDigest.objects.filter(recipe=name, instance_id__in=chunk)
+        rows = list(ServedDigest.objects.filter(recipe=name, instance_id__in=chunk))
+        last_use.touch(ServedDigest, rows)
+        yield from rows
 
 
 def keep_digests(lot: Sequence[Digested]) -> Mapping[str, Listed]:
@@ -258,6 +260,6 @@ def keep_digests(lot: Sequence[Digested]) -> Mapping[str, Listed]:
         rows,
         update_conflicts=True,
         unique_fields=["instance_id", "recipe"],
-        update_fields=["content", "sha256", "size_bytes"],
+        update_fields=["content", "sha256", "size_bytes", "used_at"],
     )
     return {row.instance_id: Listed(row.size_bytes, row.sha256) for row in rows}

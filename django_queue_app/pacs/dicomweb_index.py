@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from django_queue_app import last_use
 from django_queue_app.pacs import orthanc_ids
 from django_queue_app.pacs.header import InstanceHeader
 from django_queue_app.pacs.index import RemoteInstance, RemoteSeries
@@ -53,6 +54,7 @@ def find_series(series_id: str) -> SeriesPlace:
         row = RemoteSeries.objects.filter(pk=series_id).first()
     if row is None:
         raise SeriesNotFound
+    last_use.touch(RemoteSeries, [row])
     return SeriesPlace(study_uid=row.study_uid, series_uid=row.series_uid)
 
 
@@ -78,7 +80,8 @@ def remember_series(headers: Iterable[InstanceHeader]) -> None:
     ids = list(by_id)
     for start in range(0, len(ids), _CHUNK):
         chunk = ids[start : start + _CHUNK]
-        known = set(RemoteSeries.objects.filter(pk__in=chunk).values_list("pk", flat=True))
+        known = RemoteSeries.objects.in_bulk(chunk)
+        last_use.touch(RemoteSeries, known.values())
         fresh = [one for one in chunk if one not in known]
         if fresh:
             RemoteSeries.objects.bulk_create(

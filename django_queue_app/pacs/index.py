@@ -73,11 +73,13 @@ class RemoteSeries(models.Model):
     """UIDs of a series in an archive that knows no ids (DICOMweb).
 
     An id is a digest of PatientID and UIDs, so a row is never wrong, only of no use any more.
+    `used_at` is right to the day: `pruning` needs no more.
     """
 
     id = models.CharField(primary_key=True, max_length=ID_LENGTH)
     study_uid = models.CharField(max_length=UID_LENGTH)
     series_uid = models.CharField(max_length=UID_LENGTH)
+    used_at = models.DateTimeField(default=timezone.now)
 
     def __str__(self) -> str:
         return self.id
@@ -99,7 +101,7 @@ class ServedDigest(models.Model):
 
     `content` names what went in (the original's digest, or its size where the archive gives no
     digest) and `recipe` what was done to it (the key's and the rules' version); either changing
-    makes the entry stale.
+    makes the entry stale. `used_at` is right to the day.
     """
 
     instance_id = models.CharField(max_length=ID_LENGTH)
@@ -107,6 +109,7 @@ class ServedDigest(models.Model):
     recipe = models.CharField(max_length=40)
     sha256 = models.CharField(max_length=64)
     size_bytes = models.BigIntegerField()
+    used_at = models.DateTimeField(default=timezone.now)
 
     class Meta:
         """One entry per instance and recipe; a changed original replaces it."""
