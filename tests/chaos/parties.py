@@ -30,7 +30,7 @@ WORKER = """
 server: {{url: "http://127.0.0.1:{port}", wait_s: 3, poll_interval_s: 0.2, start_timeout_s: 20,
   retry_longest_s: 2, connect_timeout_s: 2, read_timeout_s: 5}}
 worker: {{name: {name}, drain_s: 5, least_free_mb: 10}}
-inference: {{device: cpu, stall_s: 20}}
+inference: {{device: cpu, processes: 2, stall_s: 20}}
 default_model: fake
 models: {{fake: {{path: fake}}}}
 """

@@ -6,6 +6,8 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,9 @@ from tests.integration.engine.bundles import (
     write_bundle,
 )
 from tests.support.dicom_phantoms import AXIAL, LESION, lesion, write_series
-from worker.adapters.case_process import CaseProcess
+from worker.adapters.case_pool import CasePool
+from worker.adapters.case_process import CaseProcess, child_command
+from worker.adapters.device_turn import DeviceTurn
 from worker.core.errors import EngineCrashed, ModelInvalid, SeriesInvalid
 from worker.core.job import Case, SeriesFiles
 from worker.model_pins import hash_files, pin_of, write_pin
@@ -106,6 +110,32 @@ def test_two_cases_on_one_warm_child_give_the_lesion(
     mask = np.asarray(nib.load(tmp_path / "1" / "mask.nii.gz").dataobj)
     assert mask.sum() == truth.sum()
     assert "Tests only" in " ".join(first.warnings)
+
+
+def test_real_children_share_a_device_in_turns(
+    config: Path, series: tuple[Path, ...], tmp_path: Path
+) -> None:
+    def make(device: str, turn: DeviceTurn) -> CaseProcess:
+        return CaseProcess(child_command(config, device), device_turn=turn)
+
+    pool = CasePool(make, ("cpu",), lambda _: 2)
+    try:
+        pool.start()
+        pool.wait_ready()
+        cases = [
+            replace(case(series, tmp_path / str(number)), request_id=str(number))
+            for number in range(4)
+        ]
+        with ThreadPoolExecutor(len(cases)) as threads:
+            results = list(
+                threads.map(lambda item: pool.run(item, on_progress=lambda *_: None), cases)
+            )
+    finally:
+        pool.close()
+    truth = (lesion(AXIAL) > 0).sum()
+    assert [result.tumor_volume_voxels for result in results] == [truth] * 4
+    assert len({result.sop_instance_uid for result in results}) == 4
+    assert all("wait" in result.timings for result in results)
 
 
 def test_what_a_library_prints_does_not_disturb_the_protocol(

@@ -3,6 +3,8 @@
 import json
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 from tests.support.imaging_models import LESION, model_entry
@@ -19,8 +21,16 @@ def main() -> None:
         outgoing.write(json.dumps(message) + "\n")
         outgoing.flush()
 
+    @contextmanager
+    def turn() -> Iterator[None]:
+        send(type="device_wanted")
+        while json.loads(sys.stdin.readline())["type"] != "device_granted":
+            pass
+        yield
+        send(type="device_done")
+
     send(type="ready", device="cpu", models=["fake"])
-    for line in sys.stdin:
+    while line := sys.stdin.readline():
         message = json.loads(line)
         if message["type"] != "case":
             continue
@@ -31,6 +41,7 @@ def main() -> None:
             on_progress=lambda stage, progress: send(
                 type="progress", stage=stage, progress=progress
             ),
+            turn=turn,
         )
         send(type="result", **result.to_json())
 
