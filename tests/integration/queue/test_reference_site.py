@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -205,6 +206,8 @@ def test_a_stop_is_passed_on_and_the_token_revoked(tmp_path: Path, site: dict[st
         while not (tmp_path / "ready").exists():
             assert time.monotonic() < deadline
             time.sleep(0.05)
+        (worker,) = psutil.Process(process.pid).children()
+        assert worker.nice() > psutil.Process(process.pid).nice()  # pages before inference
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=30) == 0
     assert (tmp_path / "ended").read_text() == "cleanly"
