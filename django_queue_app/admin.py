@@ -6,13 +6,16 @@ and a worker may be at work on it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest
+from django.utils.formats import date_format
+from django.utils.text import capfirst
+from django.utils.timezone import localtime
 from django.utils.translation import get_language, ngettext, pgettext_lazy
 from django.utils.translation import gettext_lazy as _
 
@@ -28,8 +31,9 @@ from django_queue_app.models import (
     SegmentationRequest,
     Worker,
 )
-from django_queue_app.names import REASONS
+from django_queue_app.names import NAMES, REASONS, Names
 from django_queue_app.pages.failures import title_of
+from django_queue_app.templatetags.segmentation_words import short_id
 
 if TYPE_CHECKING:
     RequestAdminBase = admin.ModelAdmin[SegmentationRequest]
@@ -49,14 +53,64 @@ def _words_of(field: str) -> Callable[[Any, Any], str]:
 
     @admin.display(description=pgettext_lazy("field", "reason"), ordering=field)
     def why(_page: Any, row: Any) -> str:
-        code = getattr(row, field)
-        return str(REASONS.get(code) or title_of(code) or code)
+        return _in_words(getattr(row, field))
 
     return why
 
 
+def _in_words(code: str) -> str:
+    return str(REASONS.get(code) or title_of(code) or code)
+
+
+def _moment(field: str, names: Names) -> Callable[[Any, Any], str]:
+    """Make a column of times that is narrow enough for a list of many columns."""
+
+    @admin.display(description=names.fields[field], ordering=field)
+    def moment(_page: Any, row: Any) -> str:
+        at = getattr(row, field)
+        return date_format(localtime(at), "SHORT_DATETIME_FORMAT") if at else "-"
+
+    return moment
+
+
+def _short_id(field: str, name: Any) -> Callable[[Any, Any], str]:
+    """Make a column with the beginning of a request's id, as the pages show it."""
+
+    @admin.display(description=name, ordering=field)
+    def short(_page: Any, row: Any) -> str:
+        return short_id(getattr(row, field))
+
+    return short
+
+
+class ReasonFilter(admin.AllValuesFieldListFilter):
+    """A filter by a code that names each in words."""
+
+    def choices(self, changelist: Any) -> Iterator[Any]:
+        """Give the codes that there are, in words."""
+        for choice in super().choices(changelist):
+            yield {**choice, "display": _in_words(str(choice["display"]))}
+
+
 class ReadOnlyMixin:
-    """No add, no change, no delete."""
+    """No add, no change, no delete.
+
+    Headings name the table: Django's own ("select ... to view") read badly in Korean.
+    """
+
+    opts: Any
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:
+        """Show the list."""
+        title = {"title": capfirst(self.opts.verbose_name_plural), **(extra_context or {})}
+        return super().changelist_view(request, title)  # type: ignore[misc]
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
+    ) -> Any:
+        """Show one row."""
+        title = {"title": capfirst(self.opts.verbose_name), **(extra_context or {})}
+        return super().change_view(request, object_id, form_url, title)  # type: ignore[misc]
 
     def has_add_permission(self, *_args: Any, **_kwargs: Any) -> bool:
         """Refuse."""
@@ -114,7 +168,7 @@ class RequestAdmin(ReadOnlyMixin, RequestAdminBase):
     """The queue."""
 
     list_display = (
-        "id",
+        "short",
         "status",
         "stage",
         "lane",
@@ -123,15 +177,19 @@ class RequestAdmin(ReadOnlyMixin, RequestAdminBase):
         "attempt_count",
         "processed_by",
         "requested_by",
-        "created_at",
-        "finished_at",
+        "created",
+        "finished",
     )
-    list_filter = ("status", "lane", "model", "failure_code")
+    list_filter = ("status", "lane", "model", ("failure_code", ReasonFilter))
     search_fields = ("id", "main_series_id", "requested_by", "processed_by")
     date_hierarchy = "created_at"
     ordering = ("-created_at",)
     inlines = (AttemptRows, EventRows, ArtifactRows)
     actions = ("cancel", "retry", "go_earlier", "go_later")
+
+    short = _short_id("id", NAMES["SegmentationRequest"].fields["id"])
+    created = _moment("created_at", NAMES["SegmentationRequest"])
+    finished = _moment("finished_at", NAMES["SegmentationRequest"])
 
     def has_operate_permission(self, request: HttpRequest) -> bool:
         """Say who may use the actions."""
@@ -196,11 +254,15 @@ class RequestAdmin(ReadOnlyMixin, RequestAdminBase):
 class TokenAdmin(ReadOnlyMixin, TokenAdminBase):
     """Tokens; `manage.py segmentation_token create` makes them, for the secret is shown once."""
 
-    list_display = ("name", "kind", "lane", "user", "created_at", "last_used_at", "revoked_at")
+    list_display = ("name", "kind", "lane", "user", "created", "used", "revoked")
     list_filter = ("kind", "lane")
     search_fields = ("name",)
     exclude = ("digest",)
     actions = ("revoke",)
+
+    created = _moment("created_at", NAMES["ApiToken"])
+    used = _moment("last_used_at", NAMES["ApiToken"])
+    revoked = _moment("revoked_at", NAMES["ApiToken"])
 
     def has_operate_permission(self, request: HttpRequest) -> bool:
         """Say who may use the actions."""
@@ -218,18 +280,21 @@ class TokenAdmin(ReadOnlyMixin, TokenAdminBase):
 class WorkerAdmin(ReadOnlyMixin, WorkerAdminBase):
     """Workers as they last described themselves."""
 
-    list_display = ("name", "lane", "version", "device", "is_legacy", "last_seen_at")
+    list_display = ("name", "lane", "version", "device", "is_legacy", "seen")
     list_filter = ("lane", "is_legacy")
+
+    seen = _moment("last_seen_at", NAMES["Worker"])
 
 
 @admin.register(Event)
 class EventAdmin(ReadOnlyMixin, EventAdminBase):
     """History of all requests."""
 
-    list_display = ("at", "request", "actor", "from_status", "to_status", "why")
-    list_filter = ("to_status", "from_status", "reason", "request__lane", "at")
+    list_display = ("when", "short", "actor", "from_status", "to_status", "why")
+    list_filter = ("to_status", "from_status", ("reason", ReasonFilter), "request__lane", "at")
     search_fields = ("request__id", "actor", "detail")
     date_hierarchy = "at"
-    list_select_related = ("request",)
 
+    when = _moment("at", NAMES["Event"])
+    short = _short_id("request_id", NAMES["Event"].fields["request"])
     why = _words_of("reason")

@@ -126,6 +126,8 @@ def test_the_administration_is_in_korean(client: Client, queue: Queue) -> None:
     listed = client.get(QUEUE, headers=korean).content.decode()
     assert "분할 요청" in listed
     assert "처리한 워커" in listed
+    assert "<h1>분할 요청</h1>" in listed
+    assert ">데이터가 잘린 영상이 있습니다</a>" in listed, "a filter by the failure's words"
     page = client.get(f"{QUEUE}{job.request_id}/change/", headers=korean).content.decode()
     for words in ("실패 원인", "데이터가 잘린 영상이 있습니다", "워커가 가져감", "이후 상태"):
         assert words in page, words
