@@ -52,13 +52,12 @@ def make_runner(
     settings: Settings,
     command: Sequence[str] | None = None,
     *,
-    on_start: Callable[[], None] = lambda: None,
+    device: str | None = None,
 ) -> CaseProcess:
-    """Make the child process's owner; `command` replaces the real child."""
+    """Make the owner of one child process; `command` replaces the real child."""
     return CaseProcess(
-        command or child_command(settings.config_path),
+        command or child_command(settings.config_path, device),
         start_timeout_s=settings.inference.start_timeout_s,
-        on_start=on_start,
     )
 
 

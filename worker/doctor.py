@@ -310,6 +310,8 @@ def check_engine(settings: Settings) -> Iterator[Check]:
         else:
             advice = f"Run 'mri-worker models add {name}', or change default_model."
             yield _fail("default model", broken.message, advice, EXIT_BAD_SETTINGS)
+        for further in settings.inference.devices[1:]:
+            yield _check_further_device(settings, further)
         for other in sorted(set(settings.models) - {name}):
             broken = _try(functools.partial(find_model, settings, other))
             if broken is not None:
@@ -317,6 +319,19 @@ def check_engine(settings: Settings) -> Iterator[Check]:
                 yield _warn("model", broken.message, advice)
     finally:
         runner.close()
+
+
+def _check_further_device(settings: Settings, device: str) -> Check:
+    """Whether a child starts on a device other than the first."""
+    runner = make_runner(settings, device=device)
+    try:
+        broken = _try(runner.wait_ready)
+        if broken is None:
+            return check_device(device, runner.device, runner.device_report)
+    finally:
+        runner.close()
+    advice = "Take it out of inference.device (or DEVICE), or see why it is not there."
+    return _fail("device", f"{device}: {broken.message}", advice, EXIT_BAD_SETTINGS)
 
 
 def check_device(

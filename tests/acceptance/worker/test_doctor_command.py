@@ -35,14 +35,15 @@ def test_bad_settings_are_listed_and_end_with_78(tmp_path: Path) -> None:
     assert "wroker: unknown key, did you mean 'worker'?" in done.stdout
     assert f"Edit {config}." in done.stdout
     done = doctor(config, DEVICE="gpu")
-    assert "DEVICE: expected auto, cpu, cuda or cuda:N, got 'gpu'" in done.stdout
+    assert "DEVICE: expected auto, cpu, cuda or cuda:N, or several of them" in done.stdout
     assert "Correct it in the environment." in done.stdout
 
 
 @pytest.mark.slow
 def test_each_check_has_a_verdict_and_says_what_to_do(tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
-    config.write_text("default_model: m\nmodels: {m: {path: nowhere}}\ninference: {device: cpu}\n")
+    models = "default_model: m\nmodels: {m: {path: nowhere}}\n"
+    config.write_text(f"{models}inference: {{device: [cpu, cuda:77]}}\n")
     with running(FakeSite()) as site:
         done = doctor(config, "--json", DJANGO_API_URL=site.url, WORKER_TOKEN=TOKEN)
     body = json.loads(done.stdout)
@@ -52,5 +53,7 @@ def test_each_check_has_a_verdict_and_says_what_to_do(tmp_path: Path) -> None:
     names = ("python", "console", "settings", "outbox", "transport", "site", "inference process")
     for name in names:
         assert checks[name]["verdict"] == "ok", checks[name]
+    assert checks["device"]["verdict"] == "fail"
+    assert checks["device"]["found"].startswith("cuda:77: ")
     assert checks["default model"]["verdict"] == "fail"
     assert "models add m" in checks["default model"]["advice"]
