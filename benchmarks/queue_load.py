@@ -44,7 +44,7 @@ class Plan:
     posts: int = 80
     calls: int = 200
     waiters: int = 300
-    waiters_s: float = 50.0
+    waiters_s: float = 70.0  # two rounds of waiting and resting
     history: tuple[int, ...] = (100, 10_000, 100_000)
 
 
