@@ -98,3 +98,48 @@ def write_thin_bundle(zoo: Path, folder: Path) -> Path:
     }
     torch.save(state, folder / "models" / "model.pt")
     return folder
+
+
+_WAITING = '''"""A network that keeps a device busy and no processor: it waits."""
+
+import time
+
+import torch
+
+
+class Waiting(torch.nn.Module):
+    """Gives what is bright in the first channel, after `seconds`."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.seconds = seconds
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        time.sleep(self.seconds)
+        bright = image[:, :1] > 0.6 * image[:, :1].max()
+        return torch.cat([bright] * 3, dim=1).float()
+'''
+
+
+def write_waiting_bundle(own: Path, folder: Path, seconds: float) -> Path:
+    """Copy the project's bundle with a network that takes this long and no processor.
+
+    What a GPU is to the rest of a case: it can be seen on any machine whether cases overlap.
+    """
+    shutil.copytree(own, folder)
+    shutil.rmtree(folder / "models")
+    (folder / "scripts").mkdir()
+    (folder / "scripts" / "__init__.py").touch()
+    (folder / "scripts" / "waiting.py").write_text(_WAITING, encoding="utf-8")
+    path = folder / "configs" / "inference.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["network_def"] = {"_target_": "scripts.waiting.Waiting", "seconds": seconds}
+    config["inferer"] = {"_target_": "SimpleInferer"}
+    _keep(config["preprocessing"], "LoadImaged")
+    _keep(config["postprocessing"], "AsDiscreted", "Lambdad", "SaveImaged")
+    path.write_text(json.dumps(config, indent=4), encoding="utf-8")
+    return folder
+
+
+def _keep(steps: dict[str, Any], *names: str) -> None:
+    steps["transforms"] = [step for step in steps["transforms"] if step["_target_"] in names]
