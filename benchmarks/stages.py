@@ -61,11 +61,17 @@ class Table:
 
 
 def run_rounds(
-    made: MadeCase, out: Path, model: ModelEntry, engine: Engine, rounds: int
+    made: MadeCase,
+    out: Path,
+    model: ModelEntry,
+    engine: Engine,
+    rounds: int,
+    *,
+    is_warmed_up: bool = True,
 ) -> list[Round]:
     """Segment one case some times in this process, once more beforehand to warm up."""
     done: list[Round] = []
-    for _ in range(rounds + 1):
+    for _ in range(rounds + is_warmed_up):
         with metered() as (meter, found):
             segment_case(
                 made.case(out, model.name),
@@ -75,7 +81,7 @@ def run_rounds(
                 timings=meter,
             )
         done += found
-    return done[1:]
+    return done[is_warmed_up:]
 
 
 def stage_table(title: str, rounds: Sequence[Round], *, network: Sequence[str]) -> Table:
