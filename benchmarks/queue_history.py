@@ -43,9 +43,11 @@ def measure(size: int, before: int, *, claims: int) -> Row:
 
 def _claim(claims: int) -> tuple[list[float], float, list[tuple[str, Any]]]:
     from django.db import connection
+    from django.utils import timezone
 
     from django_queue_app import services
     from django_queue_app.models import ApiToken
+    from django_queue_app.statements import claimable
 
     token = ApiToken.objects.filter(kind="worker").order_by("id")[0]
     info = services.WorkerInfo(name=token.name, version="1.0", device="cpu", models=("demo",))
@@ -57,6 +59,7 @@ def _claim(claims: int) -> tuple[list[float], float, list[tuple[str, Any]]]:
 
     with connection.execute_wrapper(note):
         services.claim(token=token, lease_id=uuid.uuid4(), worker=info)
+        claimable([token.lane], timezone.now())
     seconds, cpu = [], time.process_time()
     for _ in range(claims):
         began = time.perf_counter()
@@ -82,17 +85,24 @@ def _plans(statements: list[tuple[str, Any]]) -> list[str]:
 
 
 def _short(sql: str) -> str:
-    """Return what a statement does, without its columns."""
+    """Return what a statement of a claim, or of the watcher of waiting calls, does."""
+    if "EXISTS" in sql:
+        return "look what there is to do"
     if sql.startswith("UPDATE"):
-        return "UPDATE … WHERE " + sql.rpartition("WHERE")[2] if "SKIP" not in sql else "claim"
-    return sql[:60] + " …"
+        return "take the best"
+    return "count for the waiting" if "COUNT" in sql else "read what was taken"
 
 
 def scans(rows: list[Row]) -> list[str]:
-    """Return the lines of the plans that read a whole table."""
+    """Return the lines of the plans that read a whole table, where the history is longest.
+
+    A table of a hundred rows is rightly read as a whole.
+    """
+    longest = max(row["history"] for row in rows)
     return [
         line.strip()
         for row in rows
+        if row["history"] == longest
         for plan in row["plans"]
         for line in plan.splitlines()[1:]
         if "Seq Scan on django_queue_app_segmentationrequest" in line
