@@ -100,7 +100,7 @@ def _segment_rows(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows = [
         (
             "segments" if index == 0 else "",
-            f"{one['number']}  {one['label']:<26} {one['volume_ml']:9.2f} mL"
+            f"{one['number']}  {one['label']:<26} {one['volume_ml']:9,.2f} mL"
             f"  ({one['voxels']} voxels)",
         )
         for index, one in enumerate(result["segments"])
@@ -109,7 +109,7 @@ def _segment_rows(result: Mapping[str, Any]) -> list[tuple[str, str]]:
         return [*rows, ("tumour", "none found")]
     span = f"slices {result['start_slice_index']} to {result['end_slice_index']}"
     total = f"of {result['total_slices']}"
-    return [*rows, ("tumour", f"{result['tumor_volume_ml']:.2f} mL in all, {span} {total}")]
+    return [*rows, ("tumour", f"{result['tumor_volume_ml']:,.2f} mL in all, {span} {total}")]
 
 
 def _timings(result: Mapping[str, Any], files: Sequence[Path], request_seconds: float) -> str:

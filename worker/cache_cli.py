@@ -70,4 +70,6 @@ def _in_words(state: CacheState) -> str:
     if state.oldest_s is None:
         return "no images"
     hours = state.oldest_s / 3600
+    if state.files == 1:
+        return f"1 image, {state.size_bytes / 1e6:.1f} MB, {hours:.1f} h old"
     return f"{state.files} images, {state.size_bytes / 1e6:.1f} MB, the oldest {hours:.1f} h old"

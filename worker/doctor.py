@@ -177,7 +177,7 @@ def check_outbox(settings: Settings) -> Check:
         folder = settings.worker.work_dir / "refused"
         return _warn(
             "outbox",
-            f"the site refused {refused} result(s)",
+            "the site refused 1 result" if refused == 1 else f"the site refused {refused} results",
             f"Read refused.json in each folder of {folder}; delete the folder once it is settled.",
         )
     waiting = len(outbox.entries()) if (settings.worker.work_dir / "jobs").is_dir() else 0

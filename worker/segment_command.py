@@ -137,7 +137,7 @@ def _print(result: CaseResult, out: Path) -> None:
             named("column", heading), justify="left" if heading == "Segment" else "right"
         )
     for segment in result.segments:
-        table.add_row(segment.label, f"{segment.voxels:,}", f"{segment.volume_ml:.2f}")
+        table.add_row(segment.label, f"{segment.voxels:,}", f"{segment.volume_ml:,.2f}")
     console.print(table)
     if not any(segment.voxels for segment in result.segments):
         console.print(said("Nothing was found: the mask is empty, which is a valid result."))

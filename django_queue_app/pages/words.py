@@ -67,6 +67,7 @@ def _viewer_words() -> dict[str, Any]:
         "go_to": _("Go to {name}"),
         "show": _("Show {name}"),
         "lesion_of": _("Lesion {number} of {count}: {voxels} voxels"),
+        "lesion_of_one": _("Lesion {number} of {count}: 1 voxel"),
         "planes_label": _(
             "Axial, coronal and sagittal planes with the mask. Arrow keys and Home/End move "
             "through the slices; the slider below does the same."

@@ -284,7 +284,7 @@ def _draw_segment(
     draw.rectangle((left, top + 2, left + 16, top + 18), fill=segment_color(spec, number))
     text = f"{number}  {label_of(spec)}"
     draw.text((left + 26, top), text, fill=TEXT, font=font_for(text))
-    amount = f"{item.volume_ml:.2f} mL"
+    amount = f"{item.volume_ml:,.2f} mL"
     draw.text((left + 400, top), amount, fill=TEXT, font=font_for(amount), anchor="ra")
 
 

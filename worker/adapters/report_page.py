@@ -38,7 +38,9 @@ header { display: flex; justify-content: space-between; align-items: flex-start;
 h1 { font-size: 15pt; margin: 0; letter-spacing: -.01em; }
 h2 { font-size: 9.2pt; margin: 3.2mm 0 1mm; padding-bottom: .6mm;
   border-bottom: .5pt solid #c4c9d0; }
-.ko { color: #5a626d; font-weight: 400; font-size: .88em; margin-left: .5em; }
+.ko { color: #5a626d; font-weight: 400; font-size: .88em; margin-left: .5em;
+  word-break: keep-all; }
+li .ko, .headline span .ko { display: block; margin: 0; }
 .badge { border: 1pt solid #a4161a; color: #a4161a; padding: 1mm 2.4mm; font-weight: 700;
   text-align: center; white-space: nowrap; }
 .badge .ko { display: block; margin: 0; color: inherit; }
@@ -46,9 +48,9 @@ h2 { font-size: 9.2pt; margin: 3.2mm 0 1mm; padding-bottom: .6mm;
 .patient div { border-bottom: .6pt solid #8a929d; min-height: 8mm; font-size: 7.6pt;
   color: #5a626d; }
 .headline { display: flex; gap: 6mm; align-items: baseline; margin: 3.5mm 0 2.5mm; }
-.headline strong { font-size: 13pt; }
-.headline .volume { font-size: 13pt; font-variant-numeric: tabular-nums; }
-img { display: block; width: 100%; max-height: 84mm; object-fit: contain; background: #0c0e12; }
+.headline strong, .headline .volume { font-size: 13pt; white-space: nowrap; }
+.headline .volume { font-variant-numeric: tabular-nums; }
+img { display: block; width: 100%; max-height: 75mm; object-fit: contain; background: #0c0e12; }
 table { width: 100%; border-collapse: collapse; }
 th { text-align: left; font-weight: 600; color: #5a626d; font-size: 7.8pt; }
 th, td { padding: .7mm 2mm .7mm 0; vertical-align: top; border-bottom: .4pt solid #e3e6ea; }
@@ -126,13 +128,10 @@ def _headline(report: Report) -> str:
     result = report["result"]
     has_tumors = any(item["counts_as_tumor"] for item in report["segments"])
     if result["tumor_detected"]:
-        volume = f"{result['tumor_volume_ml']:.2f} mL"
+        volume = f"{result['tumor_volume_ml']:,.2f} mL"
         return (
             f'<div class="headline"><strong>{_both("Lesion found", "병변 발견")}</strong>'
-            f'<span class="volume">{volume}</span>'
-            f"<span>{result['tumor_volume_voxels']:,} voxels · slices "
-            f"{result['start_slice_index'] + 1} to {result['end_slice_index'] + 1} of "
-            f"{result['total_slices']}</span></div>\n"
+            f'<span class="volume">{volume}</span><span>{_extent(result)}</span></div>\n'
         )
     if has_tumors:
         sentence = _both("No lesion found", "병변이 발견되지 않음")
@@ -141,6 +140,19 @@ def _headline(report: Report) -> str:
     else:
         sentence = _both("Nothing found", "발견된 것 없음")
     return f'<div class="headline"><strong>{sentence}</strong></div>\n'
+
+
+def _extent(result: Mapping[str, Any]) -> str:
+    voxels, total = result["tumor_volume_voxels"], result["total_slices"]
+    first, last = result["start_slice_index"] + 1, result["end_slice_index"] + 1
+    is_one = first == last
+    slices = f"slice {first}" if is_one else f"slices {first} to {last}"
+    amount = "1 voxel" if voxels == 1 else f"{voxels:,} voxels"
+    korean = f"{first}번" if is_one else f"{first}~{last}번"
+    return _both(
+        f"{amount} · {slices} of {total}",
+        f"{voxels:,}복셀 · 슬라이스 {total}장 중 {korean}",
+    )
 
 
 def _segments(report: Report) -> str:
@@ -154,11 +166,11 @@ def _segments(report: Report) -> str:
                 f"{_text(spec['type']['meaning'])} <code>{_text(spec['type']['scheme'])} "
                 f"{_text(spec['type']['value'])}</code>",
                 f"{found['voxels']:,}",
-                f"{found['volume_ml']:.2f}",
+                f"{found['volume_ml']:,.2f}",
             )
         )
     heads = (
-        _both("Segment", "구역"),
+        _both("Segment", "분할 영역"),
         _both("Code", "코드"),
         _both("Voxels", "복셀"),
         _both("Volume, mL", "부피"),
@@ -171,9 +183,10 @@ def _inputs(report: Report) -> str:
     for item in report["inputs"]:
         sequence = item["sequence"]
         guess = f"{_text(sequence['guess'] or '–')} ({sequence['confidence']:.2f})"
+        main = f" · {_both('main', '주 시리즈')}" if item["is_main"] else ""
         rows.append(
             (
-                f"{_text(item['channel'])}{' · main' if item['is_main'] else ''}",
+                f"{_text(item['channel'])}{main}",
                 guess,
                 _numbers(item["shape"], "{:d}"),
                 _numbers(item["spacing_mm"], "{:.2f}"),
@@ -187,7 +200,8 @@ def _inputs(report: Report) -> str:
         _both("Spacing, mm", "간격"),
         _both("Alignment", "정합"),
     )
-    order = "sorted by the worker" if report["order"]["asked"] == "auto" else "order as given"
+    is_sorted = report["order"]["asked"] == "auto"
+    order = "sorted by the worker · 워커가 정렬" if is_sorted else "order as given · 지정한 순서"
     title = _title("Inputs", "입력 영상", note=order)
     return f"<section>{title}{_table(heads, rows)}</section>\n"
 
@@ -195,10 +209,13 @@ def _inputs(report: Report) -> str:
 def _alignment(item: Mapping[str, Any]) -> str:
     found = item["registration"]
     if found is None:
-        return "resampled" if item["is_resampled"] else "as acquired"
+        if item["is_resampled"]:
+            return _both("resampled", "재표본화")
+        return _both("as acquired", "원래 격자")
     return (
-        f"registered: {found['rotation_deg']:.1f}°, {found['shift_mm']:.1f} mm, fit "
-        f"{found['fit_before']:.2f} → {found['fit_after']:.2f}, overlap {found['overlap']:.0%}"
+        f"{_both('registered', '정합함')}: {found['rotation_deg']:.1f}°, "
+        f"{found['shift_mm']:.1f} mm, fit {found['fit_before']:.2f} → {found['fit_after']:.2f}, "
+        f"overlap {found['overlap']:.0%}"
     )
 
 
@@ -223,8 +240,14 @@ def _model(model: Mapping[str, str], report: Report) -> str:
     pairs = (
         (_both("Name", "이름"), f"{_text(model['name'])} {_text(model['version'])}"),
         ("SHA-256", f"<code>{_text(model['sha256'])}</code>"),
-        (_both("Intended use", "용도"), _text(report["intended_use"] or "not stated")),
-        (_both("Postprocessing", "후처리"), _text(", ".join(steps) or "the model's own")),
+        (
+            _both("Intended use", "용도"),
+            _text(report["intended_use"]) or _both("not stated", "명시되지 않음"),
+        ),
+        (
+            _both("Postprocessing", "후처리"),
+            _text(", ".join(steps)) or _both("the model's own", "모델 자체"),
+        ),
     )
     return f"<section>{_title('Model', '모델')}{_list(pairs)}</section>"
 

@@ -363,11 +363,12 @@ def _check_even(
     smallest = float(gaps.min())
     multiples = np.rint(gaps / smallest)
     if np.abs(gaps / smallest - multiples).max() <= GAP_MULTIPLE_TOLERANCE and multiples.max() > 1:
-        where = int(multiples.argmax())
+        where, count = int(multiples.argmax()), int((multiples - 1).sum())
+        missing = "1 slice is missing," if count == 1 else f"{count} slices are missing, first"
         raise SeriesInvalid(
-            f"{int((multiples - 1).sum())} slice(s) are missing, first between "
-            f"{ordered[where].name} and {ordered[where + 1].name} ({gaps[where]:.2f} mm apart, the "
-            f"others {smallest:.2f} mm); send the whole series again.",
+            f"{missing} between {ordered[where].name} and {ordered[where + 1].name} "
+            f"({gaps[where]:.2f} mm apart, the others {smallest:.2f} mm); send the whole "
+            "series again.",
             code="missing_slices",
         )
     where = int(np.abs(gaps - np.median(gaps)).argmax())

@@ -263,7 +263,7 @@ function nextLesion() {
   const at = current.next++ % lesions.length;
   goTo(lesions[at]);
   note(
-    fill(words.lesion_of, {
+    fill(lesions[at].voxels === 1 ? words.lesion_of_one : words.lesion_of, {
       number: formatNumber(at + 1),
       count: formatNumber(lesions.length),
       voxels: formatNumber(lesions[at].voxels),

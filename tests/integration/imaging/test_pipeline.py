@@ -286,7 +286,7 @@ def test_main_series_must_be_among_the_inputs(tmp_path: Path) -> None:
 def test_bad_series_is_named_by_its_place(tmp_path: Path) -> None:
     good = write_series(tmp_path / "a")
     bad = write_series(tmp_path / "b", Phantom(series="b"))
-    with pytest.raises(SeriesInvalid, match=r"^Series 2 of 2: 1 slice\(s\) are missing") as refused:
+    with pytest.raises(SeriesInvalid, match=r"^Series 2 of 2: 1 slice is missing") as refused:
         segment_case(
             case_of(tmp_path, good, bad[:5] + bad[6:]),
             model=model_entry(channels=("T1", "T2")),

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from worker.adapters.report_page import write_report_page
+from worker.adapters.report_page import page_of, write_report_page
 
 MODEL = {"name": "brats", "version": "1.0", "sha256": "0123456789abcdef" * 4}
 CODE = {"value": "108369006", "scheme": "SCT", "meaning": "Neoplasm"}
@@ -35,7 +35,10 @@ def report_of_four_inputs() -> dict[str, Any]:
             "elapsed_time_seconds": 12.3,
             "model": MODEL,
             "sop_instance_uid": "1.2.826.0.1.3680043.8.498." + "1" * 38,
-            "warnings": [f"Series {n} lies on another grid and was resampled." for n in range(4)],
+            "warnings": [
+                f"Series {n} (T1) lies on another grid and was resampled to the main series."
+                for n in range(4)
+            ],
             "timings": dict.fromkeys(("read", "decode", "resample", "infer", "seg"), 1.0),
         },
         "segments": [
@@ -88,3 +91,17 @@ def test_the_page_prints_on_one_sheet(tmp_path: Path) -> None:
         timeout=120,
     )
     assert re.findall(rb"/Count (\d+)", sheet.read_bytes()) == [b"1"]
+
+
+def test_numbers_and_plurals_are_right_in_both_languages() -> None:
+    report = report_of_four_inputs()
+    text = page_of(report, "")
+    assert "39,901 voxels · slices 23 to 48 of 52" in text
+    assert "39,901복셀 · 슬라이스 52장 중 23~48번" in text
+    assert "시리즈 2(T1): 격자가 달라 주 시리즈의 격자로 재표본화했습니다." in text
+    report["result"] |= {"tumor_volume_voxels": 1, "tumor_volume_ml": 1607.27}
+    report["result"] |= {"start_slice_index": 2, "end_slice_index": 2}
+    text = page_of(report, "")
+    assert "1 voxel · slice 3 of 52" in text
+    assert "1복셀 · 슬라이스 52장 중 3번" in text
+    assert "1,607.27 mL" in text

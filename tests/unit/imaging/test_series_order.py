@@ -214,7 +214,7 @@ def test_refusal_names_the_instance() -> None:
 
 
 def test_missing_slices_are_counted_and_placed() -> None:
-    with pytest.raises(SeriesInvalid, match=r"^3 slice\(s\) are missing, first between .* 4 and"):
+    with pytest.raises(SeriesInvalid, match=r"^3 slices are missing, first between .* 4 and"):
         order_slices(without(4, 5, 9)(headers()))
 
 

@@ -202,7 +202,7 @@ def test_the_compiled_catalogue_is_that_of_the_source() -> None:
             "시리즈 1(FLAIR): 파일 3개를 시리즈에서 제외했습니다: 영상이 아님.",
         ),
         (
-            "3 slice(s) are missing, first between instance number 3 (SOP Instance UID 1.2) and "
+            "3 slices are missing, first between instance number 3 (SOP Instance UID 1.2) and "
             "instance number 5 (SOP Instance UID 1.4) (4.00 mm apart, the others 1.00 mm); send "
             "the whole series again.",
             "슬라이스 3장이 없습니다. 첫 누락은 인스턴스 번호 3(SOP Instance UID 1.2), "
