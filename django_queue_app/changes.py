@@ -15,6 +15,7 @@ from django.db import transaction
 from django.dispatch import Signal
 
 from django_queue_app import signals, statements
+from django_queue_app.compiled import Together
 from django_queue_app.errors import RequestNotFound, WrongState
 from django_queue_app.models import Attempt, SegmentationRequest
 from django_queue_app.states import Status, is_allowed
@@ -55,6 +56,7 @@ def move(
     reason: str,
     now: datetime,
     detail: str = "",
+    together: Together | None = None,
     **fields: Any,
 ) -> None:
     """Take a request from the state in which it was read to another one.
@@ -69,6 +71,8 @@ def move(
         Who, why (snake_case) and, for people, more about it.
     now : datetime
         The server's time.
+    together : Together, optional
+        Takes the event along with other writes; the change itself is made at once.
     **fields
         Further columns of the same UPDATE.
 
@@ -90,7 +94,7 @@ def move(
         raise WrongState
     for name, value in values.items():
         setattr(request, name, value)
-    note(request, old, actor=actor, reason=reason, detail=detail, now=now)
+    note(request, old, actor=actor, reason=reason, detail=detail, now=now, together=together)
 
 
 def note(
@@ -101,9 +105,11 @@ def note(
     reason: str,
     now: datetime,
     detail: str = "",
+    together: Together | None = None,
 ) -> None:
     """Add the event of a change that was just made, and tell whoever waits after the commit."""
-    statements.ADD_EVENT.execute(
+    statements.ADD_EVENT.write(
+        together,
         request=request.pk,
         at=now,
         actor=actor[:200],
@@ -155,6 +161,7 @@ def end_attempt(
     now: datetime,
     code: str = "",
     message: str = "",
+    together: Together | None = None,
 ) -> None:
     """Write how a run ended."""
     attempt.outcome = outcome
@@ -162,7 +169,7 @@ def end_attempt(
     attempt.failure_code = code
     attempt.failure_message = message
     values = {name: getattr(attempt, name) for name in statements.ENDED}
-    statements.END_RUN.execute(id=attempt.pk, **values)
+    statements.END_RUN.write(together, id=attempt.pk, **values)
 
 
 def end_current_attempt(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 from weakref import WeakKeyDictionary
 
 from django.db import connection, connections, models
@@ -88,11 +88,47 @@ class _Statement:
     def _build(self, own: Any) -> _Text:
         raise NotImplementedError
 
-    def _write(self, values: Mapping[str, Any]) -> int:
+    def write(self, together: Together | None, **values: Any) -> None:
+        """Write now, or leave it to `together`; nobody asks whether there was a row."""
         text = self._text()
-        with mark_for_rollback_on_error(connection.alias), connection.cursor() as cursor:
-            cursor.execute(text.sql, text.filled(values))
-            return int(cursor.rowcount)
+        if together is None:
+            _send(text.sql, text.filled(values))
+        else:
+            together.add(text.sql, text.filled(values))
+
+
+class Together:
+    """Writes that go to the database in one message, where it takes several in one.
+
+    Use it as a context inside a transaction; they go when it ends without an error.
+    """
+
+    def __init__(self) -> None:
+        self._writes: list[tuple[str, list[Any]]] = []
+
+    def add(self, sql: str, params: list[Any]) -> None:
+        """Keep one for the end."""
+        self._writes.append((sql, params))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            return
+        # Only PostgreSQL's features tell: with parameters bound there it takes one at a time.
+        if not getattr(connection.features, "uses_server_side_binding", True):
+            sql = "; ".join(sql for sql, _ in self._writes)
+            _send(sql, [one for _, params in self._writes for one in params])
+            return
+        for sql, params in self._writes:
+            _send(sql, params)
+
+
+def _send(sql: str, params: Sequence[Any]) -> int:
+    with mark_for_rollback_on_error(connection.alias), connection.cursor() as cursor:
+        cursor.execute(sql, params)
+        return int(cursor.rowcount)
 
 
 class Select(_Statement):
@@ -143,7 +179,8 @@ class Update(_Statement):
 
     def execute(self, **values: Any) -> int:
         """Write these values; return the number of rows."""
-        return self._write(values)
+        text = self._text()
+        return _send(text.sql, text.filled(values))
 
     def _build(self, own: Any) -> _Text:
         rows, written = self._make()
@@ -164,10 +201,6 @@ class Insert(_Statement):
     def __init__(self, make: Callable[[], models.Model]) -> None:
         super().__init__()
         self._make = make
-
-    def execute(self, **values: Any) -> None:
-        """Add the row."""
-        self._write(values)
 
     def _build(self, own: Any) -> _Text:
         instance = self._make()

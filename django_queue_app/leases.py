@@ -12,6 +12,7 @@ from django.utils import timezone
 
 from django_queue_app import changes, statements, wrong_clock
 from django_queue_app.changes import SERVER, WITHOUT_LEASE
+from django_queue_app.compiled import Together
 from django_queue_app.conf import conf
 from django_queue_app.errors import (
     DeadlinePassed,
@@ -153,16 +154,33 @@ def grant(
     if take(values) != 1:
         return None
     request = statements.held_by(lease_id)
-    open_attempt(request, token=token, worker=worker, lease_id=lease_id, now=now)
-    changes.note(request, Status.PENDING, actor=actor_of(worker.name), reason="claimed", now=now)
+    with Together() as together:
+        open_attempt(
+            request, token=token, worker=worker, lease_id=lease_id, now=now, together=together
+        )
+        changes.note(
+            request,
+            Status.PENDING,
+            actor=actor_of(worker.name),
+            reason="claimed",
+            now=now,
+            together=together,
+        )
     return request
 
 
 def open_attempt(
-    request: SegmentationRequest, *, token: ApiToken, worker: Worker, lease_id: UUID, now: datetime
+    request: SegmentationRequest,
+    *,
+    token: ApiToken,
+    worker: Worker,
+    lease_id: UUID,
+    now: datetime,
+    together: Together,
 ) -> None:
     """Write that a run begins."""
-    statements.ADD_RUN.execute(
+    statements.ADD_RUN.write(
+        together,
         request=request.pk,
         number=request.claim_count,
         lease_id=lease_id,

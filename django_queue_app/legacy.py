@@ -18,6 +18,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from django_queue_app import changes
+from django_queue_app.compiled import Together
 from django_queue_app.conf import conf
 from django_queue_app.errors import AlreadyClaimed, NotYourJob, WrongState
 from django_queue_app.leases import (
@@ -324,5 +325,8 @@ def _open_run(
     request.claim_count += 1
     SegmentationRequest.objects.filter(pk=request.pk).update(claim_count=request.claim_count)
     lease_id = uuid.uuid4()
-    open_attempt(request, token=token, worker=worker, lease_id=lease_id, now=now)
+    with Together() as together:
+        open_attempt(
+            request, token=token, worker=worker, lease_id=lease_id, now=now, together=together
+        )
     return Attempt.objects.get(lease_id=lease_id)

@@ -16,6 +16,7 @@ from django.utils import timezone
 
 from django_queue_app import artifact_files, changes
 from django_queue_app.changes import WITHOUT_LEASE
+from django_queue_app.compiled import Together
 from django_queue_app.errors import (
     ArtifactMissing,
     InvalidRequest,
@@ -167,27 +168,29 @@ def accept_result(
     _require_artifacts(attempt, artifacts)
     if request.lease_id != attempt.lease_id:
         changes.end_current_attempt(request, Attempt.Outcome.SUPERSEDED, now=now)
-    changes.end_attempt(attempt, Attempt.Outcome.COMPLETED, now=now)
     _name_final_files(attempt, finalised)
     is_late = request.lease_id != attempt.lease_id
-    changes.move(
-        request,
-        Status.COMPLETED,
-        actor=actor_of(attempt.worker_name),
-        reason="completed_late" if is_late else "completed",
-        now=now,
-        result=stored,
-        result_lease_id=attempt.lease_id,
-        result_digest=digest,
-        seg_instance_id=finalised.seg_instance_id if finalised else "",
-        processed_by=attempt.worker_name,
-        finished_at=now,
-        progress=1.0,
-        failure_code="",
-        failure_message="",
-        failure_message_ko="",
-        **WITHOUT_LEASE,
-    )
+    with Together() as together:
+        changes.end_attempt(attempt, Attempt.Outcome.COMPLETED, now=now, together=together)
+        changes.move(
+            request,
+            Status.COMPLETED,
+            actor=actor_of(attempt.worker_name),
+            reason="completed_late" if is_late else "completed",
+            now=now,
+            together=together,
+            result=stored,
+            result_lease_id=attempt.lease_id,
+            result_digest=digest,
+            seg_instance_id=finalised.seg_instance_id if finalised else "",
+            processed_by=attempt.worker_name,
+            finished_at=now,
+            progress=1.0,
+            failure_code="",
+            failure_message="",
+            failure_message_ko="",
+            **WITHOUT_LEASE,
+        )
     return "accepted"
 
 
