@@ -368,7 +368,7 @@ class Daemon:
             try:
                 return _unwrap(answers.get(timeout=0.1))
             except queue.Empty:
-                continue
+                self._collect()
         try:
             answer = _unwrap(answers.get(timeout=_LAST_ANSWER_S))
             if answer.job is not None:
