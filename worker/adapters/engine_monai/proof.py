@@ -18,6 +18,7 @@ import numpy.typing as npt
 import torch
 
 from worker.adapters.engine_monai.engine import FloatArray, Grid, MonaiEngine
+from worker.adapters.engine_monai.running import is_finite
 from worker.adapters.engine_monai.steps import prepared_image
 from worker.adapters.engine_monai.utilisation import Utilisation
 from worker.catalogue import ModelEntry
@@ -167,7 +168,7 @@ class Trial:
         runner = self.engine.runner(self.entry)
         with torch.inference_mode():
             output = runner.run_in(mode, image, lambda _: None)
-        if not bool(torch.isfinite(output.sum(dtype=torch.float64))):
+        if not is_finite(output):
             raise ModelInvalid(
                 f"The network gave values that are not numbers in {mode.describe()}.",
                 code="network_not_finite",

@@ -18,6 +18,7 @@ from worker.adapters.engine_monai import windows
 from worker.adapters.engine_monai.device import Device
 from worker.adapters.engine_monai.faults import mapped_faults
 from worker.adapters.engine_monai.networks import Networks
+from worker.adapters.engine_monai.one_window import is_one_plain_window, run_one_window
 from worker.adapters.engine_monai.parts import Parts
 from worker.adapters.engine_monai.progress import counted
 from worker.adapters.engine_monai.steps import single_output
@@ -142,7 +143,7 @@ class NetworkRunner:
         except ModelInvalid as error:
             return self._mode_after(mode, error)
         else:
-            return output if _is_finite(output) else self._mode_after_overflow(mode)
+            return output if is_finite(output) else self._mode_after_overflow(mode)
         # Only here: inside the handler the traceback still holds the tensors that did not fit.
         self._device.release()
         lower = self._lower(mode, image)
@@ -167,8 +168,13 @@ class NetworkRunner:
             ),
         ):
             batch = plain[None].to(self._device.torch, dtype=torch.float32)
-            output = inferer(inputs=batch, network=network)
-        return single_output(output)[0].float()
+            if is_one_plain_window(inferer, shape):
+                output = run_one_window(inferer, batch, network)
+            else:
+                output = single_output(inferer(inputs=batch, network=network))
+            if mode.stitching == "host":
+                output = output.cpu()
+            return output[0].float()
 
     def _sized(self, mode: Mode, image: torch.Tensor) -> tuple[Mode, str]:
         """Size the number of windows at once to a card's memory, where nothing says it yet."""
@@ -292,6 +298,8 @@ def _bare(error: EngineOutOfMemory) -> EngineOutOfMemory:
     return EngineOutOfMemory(error.message, code=error.code)
 
 
-def _is_finite(prediction: torch.Tensor) -> bool:
-    # The sum is NaN or infinite if any value is; a mask of isfinite would cost a volume of memory.
-    return bool(torch.isfinite(prediction.sum(dtype=torch.float64)))
+def is_finite(prediction: torch.Tensor) -> bool:
+    """Whether every value of a network's output is a number."""
+    # The sum is NaN or infinite if any value is; only a sum that overflows by itself is looked at
+    # again, since a mask of isfinite costs a volume of memory.
+    return bool(torch.isfinite(prediction.sum())) or bool(torch.isfinite(prediction).all())
