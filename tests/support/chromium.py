@@ -94,6 +94,15 @@ def sign_in(tab: Page, user: str, password: str) -> None:
     tab.wait_for_selector(".workbench")
 
 
+def assert_accessible(tab: Page) -> None:
+    """Check the page as it stands: axe finds nothing, and nothing lies beside the screen."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe")
+    found = axe.Axe().run(tab).response["violations"]
+    named = [(one["id"], [node["target"] for node in one["nodes"]]) for one in found]
+    assert not named, named
+    assert overflow(tab) <= 0
+
+
 def overflow(tab: Page) -> int:
     """Tell how many pixels the page can be scrolled sideways."""
     return int(tab.evaluate("document.documentElement.scrollWidth - innerWidth"))

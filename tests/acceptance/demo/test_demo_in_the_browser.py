@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import nibabel as nib
 import numpy as np
@@ -21,10 +22,10 @@ from tests.support.chromium import (
     WITH_WEBGL,
     WITHOUT_WEBGL,
     StudyPage,
+    assert_accessible,
     chromium,
     needs_chromium,
     open_tab,
-    overflow,
     playwright,
     sign_in,
     window,
@@ -34,12 +35,12 @@ from tests.support.demo_run import LONGEST_S, demo
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe")
-
 # The values that the network was trained with, as in BraTS: there is no 3.
 LABELS = {"Necrotic core": 1, "Edema": 2, "Enhancing tumor": 4}
 # Where the crosshair is, as the page says it: towards the left, back and head of the patient.
-PLACE = re.compile(r"([LR]) ([\d.]+) · ([AP]) ([\d.]+) · ([SI]) ([\d.]+) mm · .* · (.+)")
+PLACE = re.compile(
+    r"([LR]) ([\d.]+) · ([AP]) ([\d.]+) · ([SI]) ([\d.]+) mm · Intensity (-?[\d,.]+) · (.+)"
+)
 # One of them is seen at least: the page looks every second.
 STAGE = "(fetches the images|images are being read|network is at work|being written|way back)"
 
@@ -79,13 +80,13 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
 
 @contextmanager
 def signed_in(
-    shown: Shown, *, language: str = "en", width: int = 1400, flags: tuple[str, ...] = WITH_WEBGL
+    shown: Shown, *, flags: tuple[str, ...] = WITH_WEBGL, **options: Any
 ) -> Iterator[Page]:
     """Open the studies."""
     with (
         playwright() as driver,
         chromium(driver, flags) as browser,
-        window(browser, language=language, width=width) as context,
+        window(browser, **options) as context,
         open_tab(context) as tab,
     ):
         tab.goto(shown.address)
@@ -96,13 +97,6 @@ def signed_in(
 def open_mask(tab: Page, shown: Shown) -> None:
     tab.goto(f"{shown.address}#{shown.request_id}")
     tab.wait_for_selector("#viewer[data-ready]")
-
-
-def assert_accessible(tab: Page) -> None:
-    found = axe.Axe().run(tab).response["violations"]
-    named = [(one["id"], [node["target"] for node in one["nodes"]]) for one in found]
-    assert named == []
-    assert overflow(tab) <= 0
 
 
 # Whatever the headline and the line below it say, from now on.
@@ -136,12 +130,15 @@ def test_from_the_click_to_the_mask_with_the_real_worker_and_network(shown: Show
         assert tab.locator("#planes").screenshot() != with_mask
 
 
-def test_the_crosshair_names_the_segment_that_the_mask_has_at_that_place(shown: Shown) -> None:
+def test_the_crosshair_names_the_segment_and_the_intensity_of_that_place(shown: Shown) -> None:
     mask = nib.load(shown.mask)
-    values = np.asarray(mask.dataobj)
+    labels = np.asarray(mask.dataobj)
     seen = set()
     with signed_in(shown) as tab:
         open_mask(tab, shown)
+        image = volume_of(tab, shown)
+        np.testing.assert_allclose(image.affine, mask.affine, atol=1e-3)
+        intensities = np.asarray(image.dataobj)
         for segment in LABELS:
             tab.get_by_role("button", name=segment).or_(
                 tab.get_by_role("link", name=segment)
@@ -151,7 +148,7 @@ def test_the_crosshair_names_the_segment_that_the_mask_has_at_that_place(shown: 
             )
             place = PLACE.fullmatch(tab.inner_text("#readout"))
             assert place, tab.inner_text("#readout")
-            side, x, face, y, end, z, name = place.groups()
+            side, x, face, y, end, z, intensity, name = place.groups()
             # NIfTI counts towards right, front and head.
             mm = (
                 float(x) if side == "R" else -float(x),
@@ -160,16 +157,26 @@ def test_the_crosshair_names_the_segment_that_the_mask_has_at_that_place(shown: 
             )
             voxel = np.linalg.inv(mask.affine) @ (*mm, 1.0)
             i, j, k = np.round(voxel[:3]).astype(int)
-            assert values[i, j, k] == LABELS[name]
+            assert labels[i, j, k] == LABELS[name]
+            assert intensities[i, j, k] == float(intensity.replace(",", ""))
             seen.add(name)
     assert seen == set(LABELS)
 
 
-@pytest.mark.parametrize(("language", "width"), [("en", 1400), ("ko", 390)])
+def volume_of(tab: Page, shown: Shown) -> nib.Nifti1Image:
+    """Read the series below the mask, as the page does."""
+    series_id = tab.input_value("#sequence")
+    answer = tab.request.get(f"{shown.address}viewer/series/{series_id}/volume.nii.gz")
+    return nib.Nifti1Image.from_bytes(gzip.decompress(answer.body()))
+
+
+@pytest.mark.parametrize(
+    ("language", "width", "scheme"), [("en", 1400, "light"), ("ko", 390, "dark")]
+)
 def test_the_pages_pass_the_accessibility_rules_and_fit_the_screen(
-    shown: Shown, language: str, width: int
+    shown: Shown, language: str, width: int, scheme: str
 ) -> None:
-    with signed_in(shown, language=language, width=width) as tab:
+    with signed_in(shown, language=language, width=width, color_scheme=scheme) as tab:
         assert tab.get_attribute("html", "lang") == language
         assert_accessible(tab)
         open_mask(tab, shown)

@@ -10,7 +10,15 @@ import numpy as np
 import pydicom
 import pytest
 
-from tests.support.chromium import StudyPage, needs_chromium, open_tab, overflow, sign_in, window
+from tests.support.chromium import (
+    StudyPage,
+    assert_accessible,
+    needs_chromium,
+    open_tab,
+    overflow,
+    sign_in,
+    window,
+)
 from tests.support.http_worker import HttpWorker
 from tests.support.live_site import PASSWORD, SLICES, LiveSite, start_again
 
@@ -95,6 +103,7 @@ def test_a_failure_is_told_in_plain_words_and_tried_again(
         assert "It could not be done." in told  # the worker's own sentence
         assert "Try again" in told
         assert page.tab.locator("#cancel").is_hidden()
+        assert_accessible(page.tab)
         page.tab.get_by_role("button", name="Try again").click()
         page.says("Waiting for a worker")
         assert page.request_id != first
@@ -192,6 +201,7 @@ def test_no_lesion_is_a_success_of_its_own(
         assert page.tab.get_by_role("button", name="Next lesion").is_disabled()
         assert page.tab.locator("#problem").is_hidden()
         assert page.mask_pixels() == 0
+        assert_accessible(page.tab)
         assert page.tab.inner_text("#position") == f"Slice 2 of {SLICES}"
 
 

@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support.chromium import StudyPage, needs_chromium, open_tab, sign_in, window
+from tests.support.chromium import (
+    StudyPage,
+    assert_accessible,
+    needs_chromium,
+    open_tab,
+    sign_in,
+    window,
+)
 from tests.support.hostile_series import HOSTILE, HOSTILE_NAME
 from tests.support.http_worker import HttpWorker
 from tests.support.live_site import PASSWORD, LiveSite
@@ -81,12 +88,14 @@ def test_every_page_allows_its_own_scripts_only_and_none_complains(
             answer = tab.goto(f"{site.url}/{place}", wait_until="networkidle")
             assert answer is not None
             policies[place] = answer.headers
+            assert_accessible(tab)
         for place in ("admin/", "admin/django_queue_app/segmentationrequest/"):
             tab.goto(f"{site.url}/{place}", wait_until="networkidle")
         tab.goto(f"{site.url}/")
         tab.get_by_role("button", name="한국어").click()
         tab.get_by_role("button", name="로그아웃").click()
         tab.wait_for_selector("#id_username")
+        assert_accessible(tab)
     assert {one["content-security-policy"] for one in policies.values()} == {POLICY}
 
 
