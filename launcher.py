@@ -20,6 +20,7 @@ Environment:
                    version. Windows needs it for a GPU; Linux installs the CUDA build by itself.
   PIP_INDEX_URL, PIP_CERT, HTTPS_PROXY
                    where pip looks, and how it gets there, behind a hospital's proxy.
+  WORKER_LANG      the language of messages, en or ko; the system's without it.
 
 This file runs on old Pythons as far as it takes to find a new one, so it uses no newer syntax.
 """
@@ -263,9 +264,20 @@ def explain_os_error(error: OSError, root: Path) -> str:
 # --- The console ----------------------------------------------------------------------------------
 
 
+def in_words(text: str) -> str:
+    """Say a text in the reader's language, as the worker does; in English on an old Python."""
+    if sys.version_info[:2] < OLDEST_PYTHON:
+        return text
+    with contextlib.suppress(ImportError):
+        from worker.language import KOREAN, choose, in_korean
+
+        return in_korean(text) if choose() == KOREAN else text
+    return text
+
+
 def say(text: str) -> None:
     """Print one line for a person."""
-    print(text, file=sys.stderr, flush=True)
+    print(in_words(text), file=sys.stderr, flush=True)
 
 
 class Progress:
@@ -294,7 +306,7 @@ class Progress:
 
     def step(self, name: str) -> None:
         """Begin a step, told on every kind of output."""
-        self._stream.write(("\r\033[K" if self._is_terminal else "") + name + "\n")
+        self._stream.write(("\r\033[K" if self._is_terminal else "") + in_words(name) + "\n")
         self._stream.flush()
 
     def line(self, text: str) -> None:
@@ -451,6 +463,8 @@ class SetUp:
         return "{}.{}".format(*sys.version_info[:2])
 
     def _install(self, extras: set[str]) -> None:
+        # A misspelt extra is found before anything is taken apart for it.
+        wanted_requirements(read_requirements(self.root / "setup.py"), extras)
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
         self._check_space()
         with self.log_path.open("w", encoding="utf-8") as log, Progress(self._stream) as progress:
@@ -747,7 +761,7 @@ def plan(arguments: Sequence[str]) -> Plan:
 def main(arguments: Sequence[str]) -> int:
     """Do what the command line asks for; return the exit code."""
     if arguments and arguments[0] in ("-h", "--help", "help"):
-        print(__doc__)
+        print(in_words(__doc__ or ""))
         return 0
     ensure_python(arguments)
     if os.pathsep in str(ROOT):

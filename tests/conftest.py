@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.core.cache import cache
 from django.db import connections
+
+# What is said is compared in English, on a Korean system, too.
+os.environ["WORKER_LANG"] = "en"
 
 
 @pytest.fixture(scope="session")

@@ -218,6 +218,15 @@ def test_unknown_extra_names_those_there_are(checkout: Path, pip: FakePip) -> No
         set_up(checkout, pip).ensure({"gpu"})
 
 
+def test_unknown_extra_takes_nothing_apart(checkout: Path, pip: FakePip) -> None:
+    set_up(checkout, pip).ensure({"worker"})
+    pip.commands.clear()
+    with pytest.raises(LauncherError, match="Unknown extra gpu"):
+        set_up(checkout, pip).ensure({"gpu"})
+    set_up(checkout, pip).ensure({"worker"})
+    assert pip.commands == []
+
+
 @pytest.mark.parametrize(
     ("output", "sentence"),
     [

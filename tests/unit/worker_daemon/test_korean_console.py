@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from inspect import cleandoc
 from pathlib import Path
@@ -24,6 +24,7 @@ from pathlib import Path
 import click
 import pytest
 
+import launcher
 import worker
 from worker import language
 from worker.cache_cli import cache as cache_group
@@ -165,6 +166,16 @@ def test_what_a_source_says_is_in_the_catalogue(path: Path) -> None:
 def test_the_sources_are_read_at_all() -> None:
     assert "{0} is cut short; fetch it again." in sentences_of(ROOT / "adapters/dicom_file.py")
     assert "case_finished" in events_of(ROOT / "casework.py")
+
+
+def test_what_the_launcher_says_is_in_the_catalogue() -> None:
+    texts = sentences_of(ROOT.parent / "launcher.py")
+    patterns = re.compile(r"[\\|]|^407 |^ensurepip |^import ")
+    missing = [text for text in texts if text not in entries() and not patterns.search(text)]
+    # For a Python that is too old to read the catalogue.
+    assert [text for text in missing if not text.startswith("Python 3.11 or newer")] == []
+    assert len(texts) > 20
+    assert launcher.__doc__ in entries()
 
 
 def test_the_help_and_the_stages_are_in_the_catalogue() -> None:
@@ -310,10 +321,12 @@ def test_a_line_of_the_console_says_what_happened_and_keeps_the_event() -> None:
     assert line_of(EventFormatter()).startswith("ERROR   case_failed code=truncated reason='inst")
 
 
-def run_cli(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+def run_cli(
+    *arguments: str, program: Sequence[str] = ("-m", "worker"), **environ: str
+) -> subprocess.CompletedProcess[str]:
     kept = {name: value for name, value in os.environ.items() if name in ("PATH", "PYTHONPATH")}
     return subprocess.run(
-        [sys.executable, "-m", "worker", *arguments],
+        [sys.executable, *program, *arguments],
         cwd=ROOT.parent,
         env=kept | {"PYTHONUTF8": "1"} | environ,
         capture_output=True,
@@ -331,3 +344,5 @@ def test_a_korean_system_gets_korean_help_and_errors_and_a_program_english() -> 
     assert helped.startswith("사용법:")
     assert "워커에 필요한 모든 것을 점검" in helped
     assert run_cli("--help", LANG="ko_KR.UTF-8", WORKER_LANG="en").stdout.startswith("Usage:")
+    launched = run_cli("--help", program=["launcher.py"], LANG="ko_KR.UTF-8").stdout
+    assert launched.startswith("이 폴더를 준비하고")
