@@ -10,7 +10,6 @@ from monai.inferers import SlidingWindowInferer
 
 from worker.adapters.engine_monai import windows
 from worker.adapters.engine_monai.steps import single_output
-from worker.core.errors import ModelInvalid
 
 
 def is_one_plain_window(inferer: Any, shape: tuple[int, ...]) -> bool:
@@ -24,7 +23,7 @@ def is_one_plain_window(inferer: Any, shape: tuple[int, ...]) -> bool:
 
 def run_one_window(
     inferer: Any, batch: torch.Tensor, network: Callable[[torch.Tensor], Any]
-) -> torch.Tensor:
+) -> torch.Tensor | None:
     """Pad, run and crop as `sliding_window_inference` does, without weighing and dividing again.
 
     Parameters
@@ -34,7 +33,8 @@ def run_one_window(
 
     Returns
     -------
-    (1, C', I, J, K) tensor
+    (1, C', I, J, K) tensor or None
+        None where the network gives another size than it gets: how that is cropped is MONAI's.
     """
     shape = tuple(int(size) for size in batch.shape[2:])
     window = windows.window_of(inferer, shape)
@@ -49,10 +49,6 @@ def run_one_window(
         batch = torch.nn.functional.pad(batch, padding, mode=mode, value=value)
     output = single_output(network(batch))
     if output.shape[2:] != batch.shape[2:]:
-        raise ModelInvalid(
-            f"The network gave {tuple(output.shape[2:])} voxels for a window of "
-            f"{tuple(batch.shape[2:])}: only networks that keep the size are run.",
-            code="model_failed",
-        )
+        return None
     inside = tuple(slice(start, start + size) for start, size in zip(before, shape, strict=True))
     return output[(slice(None), slice(None), *inside)]

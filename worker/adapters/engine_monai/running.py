@@ -168,9 +168,10 @@ class NetworkRunner:
             ),
         ):
             batch = plain[None].to(self._device.torch, dtype=torch.float32)
+            output = None
             if is_one_plain_window(inferer, shape):
                 output = run_one_window(inferer, batch, network)
-            else:
+            if output is None:
                 output = single_output(inferer(inputs=batch, network=network))
             if mode.stitching == "host":
                 output = output.cpu()
