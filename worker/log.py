@@ -85,12 +85,13 @@ class SpokenFormatter(EventFormatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         """Give the line; the event's name stays in it, since that is what one searches for."""
-        event = record.getMessage()
-        shown = copy(record)
-        for key, value in vars(record).items():
+        event, shown, fields = record.getMessage(), copy(record), vars(record)
+        for key, value in fields.items():
             if key not in _OWN and isinstance(value, str):
-                setattr(shown, key, named(key, said(value)))
-        sentence = _HOLE.sub(lambda hole: str(getattr(shown, hole[1], "")), named("event", event))
+                setattr(shown, key, said(value))
+        sentence = _HOLE.sub(
+            lambda hole: named(hole[1], str(fields.get(hole[1], ""))), named("event", event)
+        )
         shown.levelname = named("level", record.levelname)
         shown.message = event if sentence == event else f"{sentence} {event}"
         return super().formatMessage(shown)
