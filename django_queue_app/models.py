@@ -16,6 +16,7 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from django_queue_app.errors import HistoryIsPermanent
+from django_queue_app.indexes import REQUEST_INDEXES
 from django_queue_app.pacs.index import (
     Instance,
     RemoteInstance,
@@ -140,10 +141,15 @@ class SegmentationRequest(models.Model):
     model = models.CharField(max_length=100, blank=True, default="")
     lane = models.CharField(max_length=8, choices=Lane.choices)
     priority = models.SmallIntegerField(default=0)
-    fingerprint = models.CharField(max_length=64, db_index=True)
+    fingerprint = models.CharField(max_length=64)
     is_forced = models.BooleanField(default=False)
     retry_of = models.ForeignKey(
-        "self", on_delete=models.PROTECT, null=True, blank=True, related_name="retries"
+        "self",
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="retries",
+        db_index=False,
     )
     requested_by = models.CharField(max_length=150, blank=True, default="")
     user = models.ForeignKey(
@@ -152,6 +158,7 @@ class SegmentationRequest(models.Model):
         null=True,
         blank=True,
         related_name="segmentation_requests",
+        db_index=False,
     )
     created_at = models.DateTimeField(default=timezone.now)
 
@@ -163,7 +170,12 @@ class SegmentationRequest(models.Model):
     lease_expires_at = models.DateTimeField(null=True, blank=True)
     deadline_at = models.DateTimeField(null=True, blank=True)
     offered_to = models.ForeignKey(
-        ApiToken, on_delete=models.SET_NULL, null=True, blank=True, related_name="+"
+        ApiToken,
+        on_delete=models.SET_NULL,
+        null=True,
+        blank=True,
+        related_name="+",
+        db_index=False,
     )
     offered_until = models.DateTimeField(null=True, blank=True)
     stage = models.CharField(max_length=12, choices=Stage.choices, blank=True, default="")
@@ -176,7 +188,7 @@ class SegmentationRequest(models.Model):
     result = models.JSONField(null=True, blank=True)
     result_lease_id = models.UUIDField(null=True, blank=True)
     result_digest = models.CharField(max_length=64, blank=True, default="")
-    seg_instance_id = models.CharField(max_length=64, blank=True, default="", db_index=True)
+    seg_instance_id = models.CharField(max_length=64, blank=True, default="")
     saved_to_pacs_at = models.DateTimeField(null=True, blank=True)
     store_attempts = models.PositiveIntegerField(default=0)
     store_due_at = models.DateTimeField(null=True, blank=True)
@@ -224,28 +236,7 @@ class SegmentationRequest(models.Model):
                 name="priority_in_range",
             ),
         )
-        indexes = (
-            models.Index(
-                "lane",
-                models.F("priority").desc(),
-                "created_at",
-                "id",
-                condition=Q(status="pending"),
-                name="request_ready",
-            ),
-            models.Index(
-                fields=["lease_expires_at"],
-                condition=Q(status="processing"),
-                name="request_lease",
-            ),
-            models.Index(fields=["-created_at", "-id"], name="request_newest"),
-            models.Index(fields=["status", "-created_at", "-id"], name="request_status_newest"),
-            models.Index(
-                fields=["finished_at"],
-                condition=Q(status="completed", saved_to_pacs_at__isnull=True),
-                name="request_unsaved",
-            ),
-        )
+        indexes = REQUEST_INDEXES
 
     def __str__(self) -> str:
         return f"{self.id} ({self.status})"
@@ -305,11 +296,13 @@ class Attempt(models.Model):
         SUPERSEDED = "superseded", _("another result was first")
 
     request = models.ForeignKey(
-        SegmentationRequest, on_delete=models.PROTECT, related_name="attempts"
+        SegmentationRequest, on_delete=models.PROTECT, related_name="attempts", db_index=False
     )
     number = models.PositiveIntegerField()
     lease_id = models.UUIDField(unique=True)
-    token = models.ForeignKey(ApiToken, on_delete=models.PROTECT, related_name="attempts")
+    token = models.ForeignKey(
+        ApiToken, on_delete=models.PROTECT, related_name="attempts", db_index=False
+    )
     worker = models.ForeignKey(
         Worker, on_delete=models.SET_NULL, null=True, blank=True, related_name="attempts"
     )
@@ -322,7 +315,10 @@ class Attempt(models.Model):
     failure_message = models.TextField(blank=True, default="")
 
     class Meta:
-        """Numbered within the request, released claims included."""
+        """Numbered within the request, released claims included.
+
+        Its constraint and its index begin with the foreign keys, which need none of their own.
+        """
 
         constraints = (
             models.UniqueConstraint(fields=["request", "number"], name="attempt_number"),
@@ -337,7 +333,7 @@ class Event(models.Model):
     """One change of a request: who, when, from, to, why. Added, never changed."""
 
     request = models.ForeignKey(
-        SegmentationRequest, on_delete=models.PROTECT, related_name="events"
+        SegmentationRequest, on_delete=models.PROTECT, related_name="events", db_index=False
     )
     at = models.DateTimeField(default=timezone.now)
     actor = models.CharField(max_length=200)
