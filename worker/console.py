@@ -7,6 +7,7 @@ import threading
 from types import TracebackType
 from typing import Protocol
 
+from rich.cells import set_cell_size
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
@@ -17,6 +18,14 @@ logger = logging.getLogger(__name__)
 
 # What each stage takes of a typical case's time, so that one bar moves evenly; only for show.
 _SHARES = {"downloading": 15, "loading": 20, "inferring": 40, "writing": 15, "uploading": 10}
+
+
+_LABEL_CELLS = 14
+
+
+def _label(stage: str) -> str:
+    """Say a stage in as many cells as any other; a Korean letter takes two."""
+    return set_cell_size(named("stage", stage), _LABEL_CELLS)
 
 
 class View(Protocol):
@@ -58,7 +67,7 @@ class BarView:
         self._is_waiting_shown = is_waiting_shown
         self._total = sum(_SHARES[stage] for stage in stages)
         self._progress = Progress(
-            TextColumn("{task.description:<12}"),
+            TextColumn("{task.description}"),
             BarColumn(),
             TextColumn("{task.percentage:>3.0f} %"),
             TimeElapsedColumn(),
@@ -104,7 +113,7 @@ class BarView:
         before = self._stages[: self._stages.index(stage)] if stage in self._stages else ()
         done = sum(_SHARES[name] for name in before) + fraction * _SHARES.get(stage, 0)
         if self._task is not None:
-            text = named("stage", stage)
+            text = _label(stage)
             self._progress.update(self._task, description=text, completed=done)
 
     def _show_waiting(self) -> None:
@@ -115,6 +124,4 @@ class BarView:
     def _show_anew(self, text: str | None, total: float | None) -> None:
         if self._task is not None:
             self._progress.remove_task(self._task)
-        self._task = (
-            None if text is None else self._progress.add_task(named("stage", text), total=total)
-        )
+        self._task = None if text is None else self._progress.add_task(_label(text), total=total)
