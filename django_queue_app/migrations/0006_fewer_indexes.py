@@ -28,10 +28,20 @@ class Migration(migrations.Migration):
             name='request',
             field=models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='events', to='django_queue_app.segmentationrequest'),
         ),
+        # On PostgreSQL, AlterField without db_index drops every index of the column, the constraint's
+        # too: so it is taken away before and put back after.
+        migrations.RemoveConstraint(
+            model_name='segmentationrequest',
+            name='one_active_per_fingerprint',
+        ),
         migrations.AlterField(
             model_name='segmentationrequest',
             name='fingerprint',
             field=models.CharField(max_length=64),
+        ),
+        migrations.AddConstraint(
+            model_name='segmentationrequest',
+            constraint=models.UniqueConstraint(condition=models.Q(('is_forced', False), ('status__in', ['pending', 'processing'])), fields=('fingerprint',), name='one_active_per_fingerprint'),
         ),
         migrations.AlterField(
             model_name='segmentationrequest',
