@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import threading
 import weakref
 from dataclasses import replace
@@ -324,3 +327,13 @@ def test_other_threads_are_not_disturbed_and_do_not_disturb(tmp_path: Path) -> N
     assert found == [False]
     assert torch.get_num_threads() == threads
     assert not torch.is_inference_mode_enabled()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits memory as Linux does")
+def test_memory_that_really_runs_out_steps_down(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.integration.engine.short_of_memory", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    (item,) = json.loads(done.stdout.splitlines()[-1])["remembered"]
+    assert item["reason"] == STEPPED_DOWN
+    assert item["mode"]["window_batch"] < 8
