@@ -15,6 +15,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -46,9 +47,9 @@ _FILE = f"""async ([series, isLocal]) => {{
   }});
   return (await answer.json()).request_id;
 }}"""
-_HAS_ENDED = f"""async (id) => {{
+_STATUS = f"""async (id) => {{
   const answer = await fetch(`{_API}status/${{id}}/`);
-  return (await answer.json()).status === "failed";
+  return (await answer.json()).status;
 }}"""
 _CANCEL = f"""(id) => fetch(`{_API}requests/${{id}}/cancel/`, {{method: "POST"}})"""
 
@@ -165,7 +166,11 @@ def _fill_queue(tab: Page) -> str:
     """
     series = tab.locator("input[name=series]").first.get_attribute("value")
     failing, waiting = (tab.evaluate(_FILE, [series, lane]) for lane in ("true", "false"))
-    tab.wait_for_function(_HAS_ENDED, arg=failing)
+    end = time.monotonic() + _PATIENCE_MS / 1000
+    while tab.evaluate(_STATUS, failing) != "failed":
+        if time.monotonic() > end:
+            raise DemoError("The request that should fail did not; look at the worker's log.")
+        tab.wait_for_timeout(500)
     return str(waiting)
 
 
