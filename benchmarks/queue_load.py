@@ -1,6 +1,7 @@
 """The queue under load, beside others, on SQLite and PostgreSQL in one run.
 
     python -m benchmarks.queue_load [--quick] [--json FILE] [--only PART...] [--history N...]
+                                    [--workers N...] [--seconds S] [--repeats N]
 
 Prints a table for each part; of what is repeated the median, least and most in brackets.
 CPU is counted beside time, because time on a busy machine says little.
@@ -21,9 +22,8 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from benchmarks import queue_history, queue_http
 from benchmarks.queue_figures import Row, over_repeats, table
@@ -181,11 +181,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, help="write everything to this file, too")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--history", type=int, nargs="+", help="sizes, e.g. 100 1000000")
+    parser.add_argument("--workers", type=int, nargs="+", help="numbers of workers to measure with")
+    parser.add_argument("--seconds", type=float, help="length of each run of service and http")
+    parser.add_argument("--repeats", type=int, help="of each run of service and http")
     parser.add_argument("--database", choices=DATABASES, help="only this kind")
     options = parser.parse_args(arguments)
     plan = QUICK if options.quick else Plan()
-    if options.history:
-        plan = Plan(**{**_fields(plan), "history": tuple(options.history)})
+    given = {
+        "history": options.history and tuple(options.history),
+        "workers": options.workers and tuple(options.workers),
+        "seconds": options.seconds,
+        "repeats": options.repeats,
+    }
+    plan = replace(plan, **{name: value for name, value in given.items() if value})
     databases = [options.database] if options.database else list(DATABASES)
     measured = run(plan, options.only, databases, _tell)
     print(show(measured))
@@ -196,10 +204,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _tell(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
-
-
-def _fields(plan: Plan) -> dict[str, Any]:
-    return dict(vars(plan))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from typing import Any
 from benchmarks.plan import DAY
 from benchmarks.queue_figures import Row, table
 from benchmarks.queue_http import LONGEST_WAIT_S
+from django_queue_app.hold import LONGEST_REST_S, ONE_SECOND_PER
 
 DAY_S = 86_400.0
 BEAT_S = 30.0  # a worker's heartbeat (CONTRACT 2.2)
@@ -58,7 +59,7 @@ def call_rates(options: argparse.Namespace) -> Row:
     """Return the calls per second of each kind at the peak."""
     requests = peak_per_s(options)
     return {
-        "empty poll": idle_workers(options) / LONGEST_WAIT_S,
+        "empty poll": idle_workers(options) / (LONGEST_WAIT_S + rest_s(options)),
         "POST": requests,
         "claim": requests,
         "heartbeat": busy_workers(options) / BEAT_S,
@@ -81,6 +82,12 @@ def busy_workers(options: argparse.Namespace) -> float:
 def idle_workers(options: argparse.Namespace) -> float:
     """Return how many wait for one."""
     return options.workers - busy_workers(options)
+
+
+def rest_s(options: argparse.Namespace) -> float:
+    """Return how long a worker is asked to rest between two waits: a crowd at one process more."""
+    crowd = idle_workers(options) / options.cores
+    return float(min(crowd // ONE_SECOND_PER, LONGEST_REST_S))
 
 
 def slice_bytes(options: argparse.Namespace) -> int:
@@ -116,7 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--slices", type=int, default=155)
     parser.add_argument("--rows", type=int, default=240, help="and as many columns")
     parser.add_argument("--busy", type=float, default=0.6, help="of a core, by one process")
-    parser.add_argument("--cores", type=float, default=16)
+    parser.add_argument("--cores", type=float, default=16, help="one process of the site on each")
     parser.add_argument("--connections", type=float, default=100, help="PostgreSQL's own default")
     parser.add_argument("--gbit", type=float, default=1.0)
     parser.add_argument("--sockets", type=float, default=65_000)

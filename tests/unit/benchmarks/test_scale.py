@@ -37,3 +37,10 @@ def test_rates_follow_from_hospitals_and_workers(
     assert scale.main(["--figures", str(figures), *arguments]) == 0
     polls = next(line for line in capsys.readouterr().out.splitlines() if "empty poll" in line)
     assert polls.split()[-1] == "10"  # each waits 25 s
+
+
+def test_a_crowd_rests_between_its_waits(figures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--hospitals", "1", "--requests-per-day", "0", "--workers", "7000"]
+    assert scale.main(["--figures", str(figures), *arguments]) == 0
+    polls = next(line for line in capsys.readouterr().out.splitlines() if "empty poll" in line)
+    assert polls.split()[-1] == "200"  # 25 s and 10 s
