@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
 import re
 import shutil
 import signal
@@ -105,7 +106,10 @@ def running_demo(folder: Path) -> Iterator[Shown]:
         It ended before there was a mask.
     """
     command = [sys.executable, "-m", "demo", "--keep", "--folder", str(folder)]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+    english = {**os.environ, "WORKER_LANG": "en"}  # what it prints is read below
+    with subprocess.Popen(
+        command, cwd=ROOT, env=english, stdout=subprocess.PIPE, text=True
+    ) as process:
         try:
             yield _read(process)
         finally:

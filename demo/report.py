@@ -7,13 +7,17 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from rich.cells import set_cell_size
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+from worker.language import named, said
 
 STAGES = ("downloading", "loading", "inferring", "writing", "uploading")
 # Steps below this say nothing about where the time goes.
 _LEAST_SHOWN_S = 0.05
 NOTICE = "demonstration, not for clinical use"
+_LABEL_CELLS = 14
 
 
 class ProgressLine:
@@ -32,13 +36,13 @@ class ProgressLine:
         self._progress: Progress | None = None
         if stream.isatty():
             columns = (
-                TextColumn("          {task.description:<12}"),
+                TextColumn("          {task.description}"),
                 BarColumn(),
                 TaskProgressColumn(),
                 TimeElapsedColumn(),
             )
             self._progress = Progress(*columns, console=Console(file=stream), transient=False)
-            self._task = self._progress.add_task("pending", total=1.0)
+            self._task = self._progress.add_task(named("stage", "pending"), total=1.0)
 
     def __enter__(self) -> ProgressLine:
         if self._progress is not None:
@@ -54,9 +58,10 @@ class ProgressLine:
         name = stage if status == "processing" and stage else status
         if self._progress is not None:
             done = 1.0 if status == "completed" else overall(name, progress)
-            self._progress.update(self._task, description=name, completed=done)
+            text = set_cell_size(named("stage", name), _LABEL_CELLS)
+            self._progress.update(self._task, description=text, completed=done)
         elif name != self._last:
-            self._tell(name)
+            self._tell(named("stage", name))
         self._last = name
 
 
@@ -86,14 +91,25 @@ def describe_result(
     rows = [
         ("request", status["request_id"]),
         *_segment_rows(result),
-        ("model", f"{model['name']} {model['version']} ({NOTICE})"),
+        ("model", f"{model['name']} {model['version']} ({said(NOTICE)})"),
         ("", f"sha256 {model['sha256']}"),
         ("processed by", str(result["processed_by"])),
         ("timings", _timings(result, files, request_seconds)),
-        *(("warning", text) for text in result["warnings"]),
+        *(("warning", said(text)) for text in result["warnings"]),
         *(("files" if index == 0 else "", str(path)) for index, path in enumerate(files)),
     ]
-    return "Result\n" + "\n".join(f"  {name:<14} {text}".rstrip() for name, text in rows)
+    lines = (f"  {_named(name)} {text}".rstrip() for name, text in rows)
+    return "\n".join([named("result", "Result"), *lines])
+
+
+def describe_page(address: str, access: str) -> str:
+    """Write where the page is, and below it who may look."""
+    first = f"  {_named('page')} {address}\n" if address else ""
+    return f"{first}  {_named('')} {access}"
+
+
+def _named(row: str) -> str:
+    return set_cell_size(named("result", row), _LABEL_CELLS)
 
 
 def _segment_rows(result: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -101,23 +117,28 @@ def _segment_rows(result: Mapping[str, Any]) -> list[tuple[str, str]]:
         (
             "segments" if index == 0 else "",
             f"{one['number']}  {one['label']:<26} {one['volume_ml']:9,.2f} mL"
-            f"  ({one['voxels']} voxels)",
+            f"  {said(_counted(one['voxels']))}",
         )
         for index, one in enumerate(result["segments"])
     ]
     if not result["tumor_detected"]:
-        return [*rows, ("tumour", "none found")]
-    span = f"slices {result['start_slice_index']} to {result['end_slice_index']}"
-    total = f"of {result['total_slices']}"
-    return [*rows, ("tumour", f"{result['tumor_volume_ml']:,.2f} mL in all, {span} {total}")]
+        return [*rows, ("tumour", said("none found"))]
+    # People count slices from 1, as the page does.
+    first, last = result["start_slice_index"] + 1, result["end_slice_index"] + 1
+    total, volume = result["total_slices"], f"{result['tumor_volume_ml']:,.2f} mL"
+    return [*rows, ("tumour", said(f"{volume} in all, slices {first} to {last} of {total}"))]
+
+
+def _counted(voxels: int) -> str:
+    return "(1 voxel)" if voxels == 1 else f"({voxels:,} voxels)"
 
 
 def _timings(result: Mapping[str, Any], files: Sequence[Path], request_seconds: float) -> str:
     parts = [f"{name} {seconds:.1f} s" for name, seconds in _stage_seconds(files).items()]
     elapsed = result["elapsed_time_seconds"]
     if elapsed is not None:
-        parts.append(f"worker {elapsed:.1f} s")
-    return ", ".join([*parts, f"request to mask {request_seconds:.1f} s"])
+        parts.append(said(f"worker {elapsed:.1f} s"))
+    return ", ".join([*parts, said(f"request to mask {request_seconds:.1f} s")])
 
 
 def _stage_seconds(files: Sequence[Path]) -> dict[str, float]:

@@ -23,7 +23,9 @@ from typing import Any, NoReturn
 from demo.children import Children, DemoError
 from demo.front_end import FrontEnd
 from demo.place import CHANNELS, MODEL, USER, Access, Place
-from demo.report import ProgressLine, describe_result
+from demo.report import ProgressLine, describe_page, describe_result
+from worker import language
+from worker.language import said
 
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
@@ -46,6 +48,7 @@ class Options:
 def main(arguments: Sequence[str]) -> int:
     """Run the demonstration; return the exit code."""
     options = _parse(arguments)
+    language.use(language.choose())
     place = Place(Path(__file__).resolve().parents[1], options.folder)
     place.make()
     children = Children(place.state)
@@ -63,7 +66,7 @@ def main(arguments: Sequence[str]) -> int:
     except DemoError as error:
         return _fail(error, place)
     except KeyboardInterrupt:
-        print("\nInterrupted.", file=sys.stderr)
+        print(said("\nInterrupted."), file=sys.stderr)
         return EXIT_INTERRUPTED
     finally:
         with _deaf_to_stop_signals():
@@ -112,7 +115,7 @@ def _deaf_to_stop_signals() -> Iterator[None]:
 
 
 def _fail(error: DemoError, place: Place) -> int:
-    print(f"{error}\nLogs: {place.logs}", file=sys.stderr)
+    print(said(f"{error}\nLogs: {place.logs}"), file=sys.stderr)
     return EXIT_FAILED
 
 
@@ -120,10 +123,10 @@ def _run(options: Options, place: Place, children: Children) -> None:
     began = time.monotonic()
 
     def tell(text: str) -> None:
-        print(f"{time.monotonic() - began:6.1f} s  {text}", flush=True)
+        print(f"{time.monotonic() - began:6.1f} s  {said(text)}", flush=True)
 
-    print("The whole path on this machine: synthetic images, a demonstration model.")
-    print("Not for clinical use.\n")
+    print(said("The whole path on this machine: synthetic images, a demonstration model."))
+    print(said("Not for clinical use.") + "\n")
     if options.is_fresh:
         place.wipe()
         children.remember()
@@ -147,12 +150,11 @@ def _run(options: Options, place: Place, children: Children) -> None:
     files = front_end.fetch_artifacts(status, place.results / request_id)
     print()
     print(describe_result(status, files=files, request_seconds=seconds))
-    print(f"  page           {address}/")
-    print(f"                 user {USER}, one-time password {password}")
+    print(describe_page(f"{address}/", said(f"user {USER}, one-time password {password}")))
     if options.is_kept:
         _keep(children)
     else:
-        print("                 (stopped now; with --keep it stays up until Ctrl-C)")
+        print(describe_page("", said("(stopped now; with --keep it stays up until Ctrl-C)")))
 
 
 def _enter(place: Place, address: str, access: Access) -> tuple[FrontEnd, str]:
@@ -218,7 +220,7 @@ def _follow(
 
 
 def _keep(children: Children) -> None:
-    print("\nIt stays up. Ctrl-C stops it.", flush=True)
+    print(said("\nIt stays up. Ctrl-C stops it."), flush=True)
     with contextlib.suppress(KeyboardInterrupt):
         while True:
             children.check()

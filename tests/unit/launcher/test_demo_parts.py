@@ -126,8 +126,8 @@ def test_result_is_told_with_millilitres_model_timings_and_files(tmp_path: Path)
     for wanted in (
         "r-1",
         "Enhancing tumour",
-        "12.35 mL  (1234 voxels)",
-        "45.68 mL in all, slices 20 to 31 of 60",
+        "12.35 mL  (1,234 voxels)",
+        "45.68 mL in all, slices 21 to 32 of 60",
         "demo_brain_tumor 0.1.0 (demonstration, not for clinical use)",
         "infer 7.2 s, worker 9.5 s, request to mask 11.0 s",
         "synthetic images",
