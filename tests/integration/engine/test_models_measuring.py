@@ -13,8 +13,11 @@ import pytest
 import torch
 import yaml
 
+from benchmarks.models import REPOSITORY
+from demo.model_sample import SHAPE as SAMPLE_SHAPE
 from tests.integration.engine.bundles import SLIDING, blobs, describe, write_bundle
 from tests.integration.engine.cards import Card, Hungry, hungry_network
+from tests.support.dicom_phantoms import AXIAL, paint, write_series
 from worker import cli, model_measuring
 from worker.adapters.engine_monai import MonaiEngine
 from worker.adapters.engine_monai import networks as networks_module
@@ -23,8 +26,11 @@ from worker.adapters.engine_monai.proof import REFERENCE, Trial, dice
 from worker.adapters.engine_monai.roofline import count_work, roofline
 from worker.adapters.engine_monai.running import NetworkRunner
 from worker.adapters.engine_monai.search import search
+from worker.catalogue import find_model
 from worker.model_memory import Mode, ModelMemory
 from worker.model_pins import hash_files, pin_of, write_pin
+from worker.model_samples import find_sample, resized
+from worker.settings import load_settings
 
 CODE = {"value": "T", "scheme": "99TEST", "meaning": "Test"}
 WINDOWS = {**SLIDING, "roi_size": [32, 32, 32], "sw_batch_size": 2}
@@ -263,3 +269,24 @@ def test_dice_of_known_masks() -> None:
     assert dice(one, np.array([True, False, True, False])) == 0.5
     assert dice(one, one) == 1.0
     assert dice(~one & one, ~one & one) == 1.0
+
+
+def test_dicom_folders_become_channels_on_the_main_series_grid(tmp_path: Path) -> None:
+    entry = describe(write_bundle(tmp_path / "b", channels=("T1",), outputs=("core",)), values=(4,))
+    write_series(tmp_path / "series")
+    sample = find_sample(entry, [str(tmp_path / "series")], (8, 8, 8))
+    assert sample.shape == AXIAL.shape
+    np.testing.assert_array_equal(np.sort(np.unique(sample.channels)), np.unique(paint(AXIAL)))
+    x, y, z = AXIAL.world(3, 4, 5)
+    np.testing.assert_allclose(sample.affine_ras @ [3, 4, 5, 1], [-x, -y, z, 1], atol=1e-4)
+
+
+def test_demonstration_model_has_its_sample() -> None:
+    settings = load_settings(REPOSITORY / "config.yaml", environ={})
+    sample = find_sample(find_model(settings), (), (8, 8, 8))
+    assert not sample.is_made_up
+    assert sample.channels.shape == (4, *SAMPLE_SHAPE)
+    bigger = resized(sample, (90, 72, 54))
+    assert bigger.shape == (90, 72, 54)
+    corner = np.array([0.0, 0, 0, 1])
+    np.testing.assert_allclose(bigger.affine_ras @ corner, sample.affine_ras @ corner)
