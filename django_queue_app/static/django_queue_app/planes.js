@@ -18,6 +18,7 @@ const TALL = {
   coronal: [0, 0.62, 0.47, 0.38],
   sagittal: [0.53, 0.62, 0.47, 0.38],
 };
+const LINE_PX = 1.6;
 const WINDOWS = {
   auto: (image) => [image.robust_min, image.robust_max],
   full: (image) => [image.global_min, image.global_max],
@@ -50,7 +51,6 @@ export class Planes {
       isRadiologicalConvention: true,
       sagittalNoseLeft: true,
       crosshairWidthUnit: "mm",
-      crosshairWidth: 0.5,
       crosshairGap: 6,
       crosshairColor: [0.35, 0.75, 1, 0.9],
       fontColor: [1, 0.85, 0.4, 1],
@@ -77,8 +77,12 @@ export class Planes {
       );
     };
     lay();
-    new ResizeObserver(lay).observe(canvas);
-    return new Planes(nv, listeners);
+    const planes = new Planes(nv, listeners);
+    new ResizeObserver(() => {
+      lay();
+      requestAnimationFrame(() => planes.#fitCrosshair()); // after NiiVue's own listener
+    }).observe(canvas);
+    return planes;
   }
 
   constructor(nv, { onMove, onWindow }) {
@@ -115,6 +119,7 @@ export class Planes {
     this.regions = labels ? regionsOf(labels, (label) => label) : [];
     this.lesions = labels ? regionsOf(labels, () => 1) : [];
     this.#paint();
+    this.#fitCrosshair();
     this.goTo(before || this.lesions[0]?.mm || this.#centre());
   }
 
@@ -183,6 +188,15 @@ export class Planes {
     this.nv.opts.atlasOutline = this.isOutline ? Math.sqrt(shown) : 0;
     this.nv.setOpacity(1, this.isOutline ? Math.min(shown, INSIDE_OUTLINE) : shown);
     this.nv.updateGLVolume();
+  }
+
+  // Its width is in mm, one for all planes; thinner than a pixel it is not drawn at all.
+  #fitCrosshair() {
+    const scales = this.nv.screenSlices.map(
+      ({ fovMM, leftTopWidthHeight }) => Math.abs(fovMM[0]) / leftTopWidthHeight[2],
+    );
+    const coarsest = Math.max(...scales);
+    if (coarsest > 0 && Number.isFinite(coarsest)) this.nv.setCrosshairWidth(coarsest * LINE_PX);
   }
 
   #centre() {

@@ -31,6 +31,7 @@ from tests.support.chromium import (
     window,
 )
 from tests.support.demo_run import LONGEST_S, demo
+from tests.support.planes_on_screen import CROSSHAIR, TILES, is_coloured, read_picture, tile_of
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -160,7 +161,12 @@ def test_the_crosshair_names_the_segment_and_the_intensity_of_that_place(shown: 
             assert labels[i, j, k] == LABELS[name]
             assert intensities[i, j, k] == float(intensity.replace(",", ""))
             seen.add(name)
+        picture = read_picture(tab.locator("#planes").screenshot())
     assert seen == set(LABELS)
+    for plane in TILES:  # a line thinner than a pixel would not be drawn
+        lines = is_coloured(tile_of(picture, plane), CROSSHAIR)
+        assert lines.sum(axis=1).max() > 0.5 * lines.shape[1], plane
+        assert lines.sum(axis=0).max() > 0.2 * lines.shape[0], plane
 
 
 def volume_of(tab: Page, shown: Shown) -> nib.Nifti1Image:

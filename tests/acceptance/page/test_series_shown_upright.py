@@ -5,14 +5,12 @@ What is seen is read from the pixels of the screen and compared with the phantom
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
@@ -30,6 +28,7 @@ from tests.support.chromium import (
 from tests.support.dicom_phantoms import Grid
 from tests.support.live_site import PASSWORD, LiveSite
 from tests.support.marked_series import GRIDS, MARK, Marks
+from tests.support.planes_on_screen import CROSSHAIR, Picture, is_coloured, read_picture, tile_of
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -48,9 +47,7 @@ SIDES = ("left", "right", "top", "bottom")
 # At these sides of the picture, as radiologists hang it.
 AS_EXPECTED = {"axial": "RLAP", "coronal": "RLSI", "sagittal": "APSI"}
 PLANE_OF = {"flipped": "axial", "transposed": "axial", "oblique_sagittal": "sagittal"}
-# Where the canvas has each plane: left, top, right, bottom, as fractions of it.
-TILES = {"axial": (0, 0, 0.6, 1), "coronal": (0.6, 0, 1, 0.5), "sagittal": (0.6, 0.5, 1, 1)}
-MASK, CROSSHAIR = (230, 159, 0), (89, 191, 255)  # on the screen
+MASK = (230, 159, 0)  # on the screen
 OPPOSITE = {"R": "L", "L": "R", "A": "P", "P": "A", "S": "I", "I": "S"}
 
 
@@ -69,7 +66,6 @@ def masks(site: LiveSite) -> dict[str, str]:
     return done
 
 
-Picture = npt.NDArray[np.int16]  # (rows, columns, red green blue)
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 
@@ -100,15 +96,11 @@ def screenshot(tab: Page, selector: str, *, is_masked: bool) -> Picture:
     end = time.monotonic() + 60
     while True:
         data = tab.locator(selector).screenshot()
-        picture = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"), np.int16)
+        picture = read_picture(data)
         seen = is_coloured(picture, MASK).any()
         if seen == is_masked and (is_masked or is_bright(picture).any()):
             return picture
         assert time.monotonic() < end, "the mask can't be shown or hidden"
-
-
-def is_coloured(picture: Picture, colour: tuple[int, int, int], apart: int = 40) -> Any:
-    return (np.abs(picture - np.array(colour)) < apart).all(axis=2)
 
 
 def is_bright(picture: Picture) -> Any:
@@ -187,14 +179,6 @@ def test_three_planes_lie_upright(
             assert_reads(letters_at(bare, box, side), letter)
         for mark in (is_coloured(marked, MASK), is_bright(bare)):
             assert_lies_right(middle_of(mark), box, letters, GRIDS[name])
-
-
-def tile_of(picture: Picture, plane: str) -> Picture:
-    """Cut one plane out, without the pixels that it shares with its neighbours."""
-    rows, columns, _ = picture.shape
-    left, top, right, bottom = TILES[plane]
-    across = slice(round(left * columns) + 2, round(right * columns) - 2)
-    return picture[round(top * rows) + 2 : round(bottom * rows) - 2, across]
 
 
 def letters_at(picture: Picture, box: Box, side: str) -> Any:
