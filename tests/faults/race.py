@@ -136,11 +136,11 @@ def _work(name: str) -> None:
     """Claim and complete until no request is active."""
     from django.db import OperationalError
 
-    from django_queue_app import services, tokens
+    from django_queue_app import services
     from django_queue_app.errors import LeaseNotCurrent, RequestFinished
     from django_queue_app.models import SegmentationRequest
 
-    token = tokens.create(name=name, kind="worker", lane="lab")[0]
+    token = _token(name)
     info = services.WorkerInfo(name=name)
     lease_id = uuid.uuid4()
     while True:
@@ -163,6 +163,19 @@ def _work(name: str) -> None:
             time.sleep(0.05)
         except (LeaseNotCurrent, RequestFinished):
             lease_id = uuid.uuid4()
+
+
+def _token(name: str) -> Any:
+    """Make the worker's token; SQLite may let nobody new write while all others hammer on it."""
+    from django.db import OperationalError
+
+    from django_queue_app import tokens
+
+    while True:
+        try:
+            return tokens.create(name=name, kind="worker", lane="lab")[0]
+        except OperationalError:
+            time.sleep(0.05)
 
 
 def _audit(filed: set[uuid.UUID]) -> dict[str, Any]:
