@@ -106,6 +106,8 @@ def _copy_finished(count: int) -> None:
         **{f"{one}_at": _EARLIER[kind].format(f"t.{one}_at") for one in moments},
     }
     with connection.cursor() as cursor:
+        if kind == "sqlite":  # else each row of a random key reads and writes pages again
+            cursor.execute("PRAGMA cache_size = -1000000")
         into, values = _copied(SegmentationRequest, changed)
         key = SegmentationRequest._meta.pk.get_db_prep_value(newest.pk, connection)
         cursor.execute(

@@ -182,12 +182,18 @@ def _audit(filed: set[uuid.UUID]) -> dict[str, Any]:
     from django_queue_app.models import Attempt, SegmentationRequest
 
     rows = {row.pk: row for row in SegmentationRequest.objects.prefetch_related("attempts")}
-    doubled = 0
+    doubled = late = 0
     for row in rows.values():
         attempts = sorted(row.attempts.all(), key=lambda attempt: attempt.number)
         for one, following in pairwise(attempts):
             is_over = one.ended_at is not None and one.ended_at <= following.started_at
-            doubled += not is_over
+            # A worker that waited for SQLite longer than its lease brings its result late, and it
+            # counts: then, and only then, the next run began before this one's end.
+            is_late = one.outcome == Attempt.Outcome.COMPLETED and (
+                following.outcome == Attempt.Outcome.SUPERSEDED
+            )
+            late += not is_over and is_late
+            doubled += not is_over and not is_late
         completed = [one for one in attempts if one.outcome == Attempt.Outcome.COMPLETED]
         doubled += max(0, len(completed) - 1)
         doubled += row.events.filter(to_status="completed", reason__startswith="compl").count() > 1
@@ -196,6 +202,7 @@ def _audit(filed: set[uuid.UUID]) -> dict[str, Any]:
         "jobs": len(filed),
         "runs": Attempt.objects.count(),
         "lost": len(lost),
+        "late": late,
         "doubled": doubled,
     }
 
