@@ -13,6 +13,7 @@ import gettext
 import locale
 import os
 import re
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -261,7 +262,11 @@ class _Catalogue:
 @cache
 def _catalogue() -> _Catalogue:
     """Read the Korean catalogue, once."""
-    found = gettext.translation(DOMAIN, str(LOCALE_DIR), [KOREAN], fallback=True)
+    try:
+        found = gettext.translation(DOMAIN, str(LOCALE_DIR), [KOREAN], fallback=True)
+    except (OSError, ValueError, struct.error):
+        # A damaged file of the installation must not keep a mask from being delivered.
+        found = gettext.NullTranslations()
     every: dict[object, str] = getattr(found, "_catalog", {})
     # "" has the file's head; those with a plural (a pair as key) are click's, which looks them up.
     texts = {key: text for key, text in every.items() if isinstance(key, str) and key}

@@ -287,6 +287,21 @@ def test_no_text_takes_long() -> None:
     assert time.perf_counter() - started < 20
 
 
+@pytest.mark.parametrize("content", [None, b"no catalogue", b"\xde\x12\x04\x95"])
+def test_without_a_catalogue_everything_is_said_in_english(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None
+) -> None:
+    if content is not None:
+        (tmp_path / "ko" / "LC_MESSAGES").mkdir(parents=True)
+        (tmp_path / "ko" / "LC_MESSAGES" / "worker.mo").write_bytes(content)
+    monkeypatch.setattr(language, "LOCALE_DIR", tmp_path)
+    language._catalogue.cache_clear()
+    try:
+        assert in_korean("The download was stopped.") == "The download was stopped."
+    finally:
+        language._catalogue.cache_clear()
+
+
 @pytest.mark.parametrize(
     ("environ", "wanted", "chosen"),
     [
