@@ -16,9 +16,10 @@ from typing import Any
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models.signals import post_save
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
+
+from django_queue_app import statements
 
 _real_now = timezone.now
 
@@ -29,7 +30,7 @@ class Faults:
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self._get_response = get_response
         timezone.now = _wrong_now
-        post_save.connect(_after_event, dispatch_uid="tests.faults")
+        statements.ADD_EVENT.write = _dying_at(statements.ADD_EVENT.write)  # type: ignore[method-assign]
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         return self._get_response(request)
@@ -46,15 +47,19 @@ def _wrong_now() -> datetime:
     return _real_now() + timedelta(seconds=float(_told("clock") or 0))
 
 
-def _after_event(sender: type, instance: Any, **_: Any) -> None:
-    if sender.__name__ != "Event":
-        return
-    moment, _, state = _told("fault").partition(" ")
-    if not moment or state != instance.to_status or state == instance.from_status:
-        return
-    if moment == "before":
-        _die()
-    transaction.on_commit(_die)
+def _dying_at(write: Callable[..., None]) -> Callable[..., None]:
+    """Watch the one place that every change of a request passes, inside its transaction."""
+
+    def watched(*together: Any, **values: Any) -> None:
+        write(*together, **values)
+        moment, _, state = _told("fault").partition(" ")
+        if not moment or state != values["to_status"] or state == values["from_status"]:
+            return
+        if moment == "before":
+            _die()
+        transaction.on_commit(_die)
+
+    return watched
 
 
 def _die() -> None:

@@ -164,7 +164,7 @@ def test_refused_credentials_end_the_start_with_77(workers: Workers, token: str)
 def test_bad_settings_end_with_78_and_every_mistake(workers: Workers) -> None:
     code, _, err = ended(workers.start(DEVICE="gpu", POLL_INTERVAL="x"))
     assert code == 78
-    assert "DEVICE: expected auto, cpu, cuda or cuda:N, got 'gpu'" in err
+    assert "DEVICE: expected auto, cpu, cuda or cuda:N, or several of them" in err
     assert "POLL_INTERVAL: expected a number > 0, got 'x'" in err
 
 
@@ -204,15 +204,6 @@ def test_wrong_usage_ends_with_2(arguments: list[str]) -> None:
     done = run_cli(*arguments)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
-
-
-def test_help_answers_at_once() -> None:
-    seconds = []
-    for _ in range(3):
-        started = time.monotonic()
-        assert run_cli("--help").returncode == 0
-        seconds.append(time.monotonic() - started)
-    assert min(seconds) < 0.3
 
 
 def test_help_of_the_commands_imports_nothing_heavy() -> None:

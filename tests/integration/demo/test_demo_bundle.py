@@ -49,6 +49,7 @@ def test_bundle_is_small_and_whole():
         "docs/README.md",
         "docs/segments.yaml",
         "models/model.pt",
+        *(f"sample/{channel}.nii.gz" for channel in ("T1c", "T1", "T2", "FLAIR")),
     }
 
 
