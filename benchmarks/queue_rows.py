@@ -57,8 +57,8 @@ def clear_pending() -> None:
     """Take what is left of the work away, so that the next run begins as this one did."""
     from django_queue_app.models import SegmentationRequest
 
-    left = SegmentationRequest.objects.filter(status="pending", is_forced=True)
-    left.update(status="cancelled")
+    left = SegmentationRequest.objects.filter(status__in=["pending", "processing"], is_forced=True)
+    left.update(status="cancelled", lease_id=None, lease_expires_at=None, deadline_at=None)
 
 
 def add_finished(count: int) -> None:
