@@ -257,7 +257,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(_text("in a row", many), flush=True)
         stage, seconds = one.slowest
         ratio = many.seconds_per_case / seconds
-        # On a busy machine a stage costs more at one time than at another: beside it the same run's.
+        # A busy machine makes a stage dearer at one time than at another: so also within one run.
         ratio_in_run = many.seconds_per_case / many.stages[stage]
         print(
             f"slowest stage alone: {stage}, {seconds:.2f} s; a case in a row: {ratio:.2f} of it, "
