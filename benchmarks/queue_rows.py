@@ -69,9 +69,9 @@ def add_finished(count: int) -> None:
     """
     if count <= 0:
         return
-    _add_finished(1)
+    made = _add_finished()
     if count > 1:
-        _copy_finished(count - 1)
+        _copy_finished(made, count - 1)
 
 
 _NEW_ID = {
@@ -88,13 +88,12 @@ _DIGITS = {
 }
 
 
-def _copy_finished(count: int) -> None:
+def _copy_finished(made: uuid.UUID, count: int) -> None:
     from django.db import connection
 
     from django_queue_app.models import Attempt, Event, SegmentationRequest
 
-    newest = SegmentationRequest.objects.filter(status="completed").latest("created_at")
-    mark = f"copy of {newest.pk}"[:150]
+    mark = f"copy of {made}"
     numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < %s)"
     kind = connection.vendor
     moments = ("created", "available", "updated", "finished", "started", "saved_to_pacs")
@@ -109,7 +108,7 @@ def _copy_finished(count: int) -> None:
         if kind == "sqlite":  # else each row of a random key reads and writes pages again
             cursor.execute("PRAGMA cache_size = -1000000")
         into, values = _copied(SegmentationRequest, changed)
-        key = SegmentationRequest._meta.pk.get_db_prep_value(newest.pk, connection)
+        key = SegmentationRequest._meta.pk.get_db_prep_value(made, connection)
         cursor.execute(
             f"{into} {numbers} SELECT {values} FROM {SegmentationRequest._meta.db_table} t, n"
             " WHERE t.id = %s",
@@ -138,57 +137,49 @@ def _copied(model: Any, changed: Mapping[str, str]) -> tuple[str, str]:
     return f"INSERT INTO {model._meta.db_table} ({names})", values
 
 
-def _add_finished(count: int) -> None:
+def _add_finished() -> uuid.UUID:
     from django.utils import timezone
 
     from django_queue_app.models import ApiToken, Attempt, Event, SegmentationRequest
 
     token = ApiToken.objects.filter(kind="worker").order_by("id")[0]
-    now = timezone.now()
-    rows, attempts, events = [], [], []
-    for number in range(count):
-        at = now - timedelta(days=1, seconds=number)
-        lease = uuid.uuid4()
-        row = SegmentationRequest(
-            main_series_id=SOME_SERIES,
-            series_ids=[SOME_SERIES],
-            lane="lab",
-            fingerprint=lease.hex,
-            requested_by="doctor",
-            created_at=at,
-            available_at=at,
-            updated_at=at,
-            finished_at=at,
-            started_at=at,
-            saved_to_pacs_at=at,
-            status="completed",
-            attempt_count=1,
-            claim_count=1,
-            progress=1.0,
-            processed_by=token.name,
-            result={"tumor_detected": False},
-            result_lease_id=lease,
+    at = timezone.now() - timedelta(days=1)
+    lease = uuid.uuid4()
+    row = SegmentationRequest.objects.create(
+        main_series_id=SOME_SERIES,
+        series_ids=[SOME_SERIES],
+        lane="lab",
+        fingerprint=lease.hex,
+        requested_by="doctor",
+        created_at=at,
+        available_at=at,
+        updated_at=at,
+        finished_at=at,
+        started_at=at,
+        saved_to_pacs_at=at,
+        status="completed",
+        attempt_count=1,
+        claim_count=1,
+        progress=1.0,
+        processed_by=token.name,
+        result={"tumor_detected": False},
+        result_lease_id=lease,
+    )
+    Attempt.objects.create(
+        request=row,
+        number=1,
+        lease_id=lease,
+        token=token,
+        worker_name=token.name,
+        started_at=at,
+        ended_at=at,
+        outcome="completed",
+    )
+    for old, new in (("", "pending"), ("pending", "processing"), ("processing", "completed")):
+        Event.objects.create(
+            request=row, at=at, actor="doctor", from_status=old, to_status=new, reason="x"
         )
-        rows.append(row)
-        attempts.append(
-            Attempt(
-                request=row,
-                number=1,
-                lease_id=lease,
-                token=token,
-                worker_name=token.name,
-                started_at=at,
-                ended_at=at,
-                outcome="completed",
-            )
-        )
-        changes = (("", "pending"), ("pending", "processing"), ("processing", "completed"))
-        events += [
-            Event(request=row, at=at, actor="doctor", from_status=old, to_status=new, reason="x")
-            for old, new in changes
-        ]
-    for model, made in ((SegmentationRequest, rows), (Attempt, attempts), (Event, events)):
-        model.objects.bulk_create(made, batch_size=CHUNK)  # type: ignore[attr-defined]
+    return row.pk
 
 
 def main() -> None:
