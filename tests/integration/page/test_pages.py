@@ -153,3 +153,16 @@ def test_who_signs_in_again_comes_back_to_this_site_only(client: Client, referer
     form = f"/queue/{'0' * 8}-0000-0000-0000-{'0' * 12}/cancel/"
     answer = client.post(form, headers={"Referer": referer})
     assert answer["Location"] in {"/login/?next=", "/login/?next=/", "/login/"}
+
+
+@pytest.mark.parametrize(
+    ("language", "sentence"),
+    [("en", "There is nothing at this address"), ("ko", "이 주소에는 아무것도 없습니다.")],
+)
+def test_an_address_that_does_not_exist_is_told_in_words(
+    client: Client, language: str, sentence: str
+) -> None:
+    answer = client.get("/studie/", headers={"accept-language": language})
+    assert answer.status_code == 404
+    assert sentence in answer.content.decode()
+    assert client.get("/api/mri/segmentation/nothing/").json()["success"] is False
