@@ -25,9 +25,7 @@ import json
 import statistics
 import sys
 import tempfile
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -43,7 +41,7 @@ from benchmarks.models import REPOSITORY
 from benchmarks.old_way import MEAN_WAIT_S
 from benchmarks.stage_meter import run_program
 from benchmarks.stages import OWN
-from benchmarks.whole_path import PASSWORD, TIMEOUT_S, BenchPlace
+from benchmarks.whole_path import PASSWORD, TIMEOUT_S, BenchPlace, running_site
 from demo.children import Children
 from demo.front_end import FrontEnd
 from tests.support import orthanc_server
@@ -129,23 +127,6 @@ class ThroughputPlace(BenchPlace):
         return found
 
 
-@contextmanager
-def running(place: ThroughputPlace) -> Iterator[tuple[FrontEnd, Children, int]]:
-    """Run a site and a worker; give the worker's process id."""
-    children = Children(place.state)
-    try:
-        _, address = place.start_site(children)
-        access = place.find_access()
-        front_end = FrontEnd(address, access.user_token)
-        while not front_end.is_up():
-            children.check()
-            time.sleep(0.1)
-        worker = place.start_worker(children, address, access.worker_token)
-        yield front_end, children, worker.process.pid
-    finally:
-        children.stop()
-
-
 def run_cases(folder: Path, made: MadeCase, setup: Setup, cases: int) -> Run:
     """Take cases through a site and a worker; one more, beforehand, is not counted."""
     place = ThroughputPlace(folder, setup)
@@ -153,14 +134,14 @@ def run_cases(folder: Path, made: MadeCase, setup: Setup, cases: int) -> Run:
     place.prepare(PASSWORD)
     place.pin()
     uids = place.import_folders(made.folders)
-    with running(place) as (front_end, children, worker):
+    with running_site(place) as (front_end, children, processes):
         ids = {item["series_uid"]: item["id"] for item in front_end.list_series()}
         series = [ids[uid] for uid in uids]
         _finish(front_end, children, [front_end.file_request(series, setup.model)])
-        cpu = _cpu_of(worker)
+        cpu = _cpu_of(processes["worker"])
         filed = [front_end.file_request(series, setup.model) for _ in range(cases)]
         _finish(front_end, children, filed)
-        cpu = _cpu_of(worker) - cpu
+        cpu = _cpu_of(processes["worker"]) - cpu
     events = place.finished()[-cases:]
     moments = [datetime.fromisoformat(event["time"]).timestamp() for event in events]
     first_to_last_s = max(moments) - min(moments)
