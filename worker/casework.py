@@ -128,7 +128,7 @@ class CaseWork:
             self._server,
             job,
             stall_s=self._stall_s,
-            on_verdict=lambda: self._runner.interrupt(job.request_id),
+            on_verdict=lambda: self._runner.interrupt(entry.outputs_dir),
             is_drained=lambda: self._is_given_up or self._stop.is_over(),
             now=self._now,
         )

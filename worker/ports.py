@@ -157,8 +157,8 @@ class CaseRunner(Protocol):
         """Segment a case and wait for its end; safe from several threads at once."""
         ...
 
-    def interrupt(self, request_id: str) -> None:
-        """End one running case with its child, at once; safe from any thread."""
+    def interrupt(self, output_dir: Path) -> None:
+        """End the case that writes into a folder, with its child, at once; safe from any thread."""
         ...
 
     def close(self) -> None:

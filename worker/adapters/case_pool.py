@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from worker.adapters.case_process import CaseProcess
@@ -54,7 +55,9 @@ class CasePool:
         self._processes = [
             make(name, turn) for name, turn in zip(devices, self._turns, strict=True)
         ]
-        self._cases: dict[str, CaseProcess] = {}
+        # By the folder of a run, not by the request: one that was lost and taken again can be here
+        # twice for a moment.
+        self._runs: dict[Path, CaseProcess] = {}
         self._warm_model: str | None = None
         self._is_grown = False
         self._changed = threading.Condition()
@@ -112,18 +115,18 @@ class CasePool:
             As `CaseProcess.run`.
         """
         while True:
-            process = self._take(case.request_id, on_wait)
+            process = self._take(case.output_dir, on_wait)
             try:
                 return process.run(case, on_progress=on_progress, on_wait=on_wait)
             except EngineNotStarting as error:
                 if not self._retire(process, error):
                     raise
             finally:
-                self._give_back(case.request_id)
+                self._give_back(case.output_dir)
 
-    def interrupt(self, request_id: str) -> None:
-        """End the child of one case; the others go on."""
-        process = self._cases.get(request_id)
+    def interrupt(self, output_dir: Path) -> None:
+        """End the child of one run; the others go on."""
+        process = self._runs.get(output_dir)
         if process is not None:
             process.interrupt()
 
@@ -164,7 +167,7 @@ class CasePool:
                     if self._warm_model is not None:
                         self._processes[-1].keep_warm(self._warm_model)
 
-    def _take(self, request_id: str, on_wait: OnWait) -> CaseProcess:
+    def _take(self, output_dir: Path, on_wait: OnWait) -> CaseProcess:
         """Wait for a process that is up and free; start another one if none is."""
         begun: CaseProcess | None = None
         while True:
@@ -174,7 +177,7 @@ class CasePool:
                 if process is None and begun in idle and not begun.is_starting():
                     process = begun  # it did not come up, and says why when it is used
                 if process is not None:
-                    self._cases[request_id] = process
+                    self._runs[output_dir] = process
                     return process
                 if idle and not any(item.is_starting() for item in idle):
                     begun = idle[0]
@@ -183,7 +186,7 @@ class CasePool:
             on_wait()
 
     def _idle(self) -> list[CaseProcess]:
-        taken = list(self._cases.values())
+        taken = list(self._runs.values())
         return [process for process in self._processes if process not in taken]
 
     def _best(self, idle: Sequence[CaseProcess]) -> CaseProcess | None:
@@ -192,11 +195,11 @@ class CasePool:
         return min(up, key=lambda item: self._cases_on(item.device_turn)) if up else None
 
     def _cases_on(self, turn: DeviceTurn) -> int:
-        return sum(process.device_turn is turn for process in self._cases.values())
+        return sum(process.device_turn is turn for process in self._runs.values())
 
-    def _give_back(self, request_id: str) -> None:
+    def _give_back(self, output_dir: Path) -> None:
         with self._changed:
-            self._cases.pop(request_id, None)
+            self._runs.pop(output_dir, None)
             self._changed.notify_all()
 
     def _retire(self, process: CaseProcess, error: EngineNotStarting) -> bool:

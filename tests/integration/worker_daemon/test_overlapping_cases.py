@@ -116,6 +116,27 @@ def test_cancelling_one_case_leaves_the_other_alone(site: FakeSite, start: Start
     assert other.attempt == 1
 
 
+def test_a_lost_run_ends_and_the_next_run_of_the_same_request_goes_on(
+    site: FakeSite, start: Start, times: Path
+) -> None:
+    site.expires_in = 0.6
+    start()
+    learn(site)
+    request = site.file("again", b"turn long")
+    wait_for(lambda: "again begins" in times.read_text())
+    lost = request.lease
+    with site.filed:
+        request.lease, request.status = "", "pending"  # as if its lease had run out
+        site.filed.notify_all()
+    wait_for(lambda: request.result)
+    # The first run had the device and was ended for good, the second one had its turn after it.
+    assert request.attempt == 2
+    assert request.lease != lost
+    assert request.completions == 1
+    assert times.read_text().count("again begins") == 2
+    assert times.read_text().count("again ends") == 1
+
+
 def test_waiting_for_the_device_is_no_stall(
     site: FakeSite, start: Start, worker_settings: Settings
 ) -> None:
