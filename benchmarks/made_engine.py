@@ -36,6 +36,9 @@ class MadeEngine:
     def load(self, model: ModelEntry) -> None:
         """Nothing is loaded."""
 
+    def leave_device(self) -> None:
+        """Nothing is held."""
+
     def segment(
         self,
         model: ModelEntry,

@@ -63,14 +63,21 @@ class Round:
     whole: Cost
 
 
+def held_bytes() -> int:
+    """Give what this process holds between cases: the model, and nothing that a case left."""
+    memory.give_back_freed()
+    return int(psutil.Process().memory_info().rss)
+
+
 @contextmanager
-def metered() -> Iterator[tuple[StageMeter, list[Round]]]:
+def metered(base_bytes: int) -> Iterator[tuple[StageMeter, list[Round]]]:
     """Measure one case in this process; its round is in the list afterwards.
 
-    Memory counts from what the process holds before the case: with the model loaded, it is what
-    the case takes above the model.
+    Parameters
+    ----------
+    base_bytes : int
+        What memory counts from (`held_bytes`).
     """
-    base = psutil.Process().memory_info().rss
     meter, rounds = StageMeter(), list[Round]()
     wall, cpu = time.perf_counter(), time.process_time()
     yield meter, rounds
@@ -79,7 +86,7 @@ def metered() -> Iterator[tuple[StageMeter, list[Round]]]:
         name: Cost(
             wall_s=seconds,
             cpu_s=meter.cpu_seconds[name],
-            peak_mb=max(0, meter.peak_bytes[name] - base) / 1e6,
+            peak_mb=max(0, meter.peak_bytes[name] - base_bytes) / 1e6,
         )
         for name, seconds in meter.seconds.items()
     }

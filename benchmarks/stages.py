@@ -35,8 +35,18 @@ import yaml
 from benchmarks.made_case import FULL, MadeCase, make_case, size_of, write_volumes
 from benchmarks.made_engine import CHANNELS, MadeEngine, made_model, write_thin_bundle
 from benchmarks.models import REPOSITORY, real_data_folder, real_models
-from benchmarks.stage_meter import Cost, Round, Summary, describe, metered, run_program, summarise
+from benchmarks.stage_meter import (
+    Cost,
+    Round,
+    Summary,
+    describe,
+    held_bytes,
+    metered,
+    run_program,
+    summarise,
+)
 from benchmarks.whole_path import compare
+from worker.adapters import memory
 from worker.catalogue import ModelEntry, find_model
 from worker.pipeline import segment_case
 from worker.ports import Engine
@@ -68,11 +78,21 @@ def run_rounds(
     rounds: int,
     *,
     is_warmed_up: bool = True,
+    is_idle_between: bool = False,
 ) -> list[Round]:
-    """Segment one case some times in this process, once more beforehand to warm up."""
+    """Segment one case some times in this process, once more beforehand to warm up.
+
+    Cases in a row use the memory of the one before, as in the worker's own process; where
+    `is_idle_between`, it was given back in between, as it is there after some seconds.
+    """
+    engine.load(model)
+    base_bytes = held_bytes()
+    freed_arrays = memory.FreedArrays()
     done: list[Round] = []
     for _ in range(rounds + is_warmed_up):
-        with metered() as (meter, found):
+        if is_idle_between:
+            memory.give_back_freed()
+        with metered(base_bytes) as (meter, found):
             segment_case(
                 made.case(out, model.name),
                 model=model,
@@ -80,6 +100,7 @@ def run_rounds(
                 on_progress=lambda _stage, _fraction: None,
                 timings=meter,
             )
+        freed_arrays.after_case(max(meter.peak_bytes.values()))
         done += found
     return done[is_warmed_up:]
 
@@ -183,8 +204,11 @@ def bundle_tables(
     volumes = write_volumes(made, folder / "volumes" / "case", VOLUMES)
     for name in names:
         model, out = bundles.find(name), folder / "results" / name
-        found = run_rounds(made, out / "warm", model, MonaiEngine("cpu"), rounds)
+        engine = MonaiEngine("cpu")
+        found = run_rounds(made, out / "warm", model, engine, rounds)
         yield stage_table(f"{name}, warm, in this process", found, network=NETWORK)
+        idle = run_rounds(made, out / "warm", model, engine, rounds, is_idle_between=True)
+        yield stage_table(f"{name}, warm, after an idle time", idle, network=NETWORK)
         ours, monai, old = out / "ours", out / "monai", out / "old"
         rows = [
             summarise("this project", [bundles.ours(made, name, ours) for _ in range(rounds)]),

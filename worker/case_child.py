@@ -26,6 +26,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from worker.adapters import memory
 from worker.catalogue import find_model
 from worker.core.errors import (
     EXIT_ENGINE_BROKEN,
@@ -53,6 +54,11 @@ Turn = Callable[[], AbstractContextManager[None]]
 
 # A person sees four a second as movement; more would only fill the pipe.
 _PROGRESS_INTERVAL_S = 0.25
+
+# Cases that come in a row use the same memory again; a worker that has nothing to do keeps none.
+IDLE_S = 5.0
+
+_freed_arrays = memory.FreedArrays()  # of this process
 
 _KINDS: Mapping[type[WorkerError], str] = {
     SeriesInvalid: "series_invalid",
@@ -100,9 +106,15 @@ class Messages:
         self._incoming = incoming
         self._put_off: deque[Message] = deque()
 
-    def next(self) -> Message:
-        """Wait for the next message."""
-        return self._put_off.popleft() if self._put_off else self._incoming.get()
+    def next(self, on_idle: Callable[[], None]) -> Message:
+        """Wait for the next message; `on_idle` is called once where none comes for a while."""
+        if self._put_off:
+            return self._put_off.popleft()
+        try:
+            return self._incoming.get(timeout=IDLE_S)
+        except queue.Empty:
+            on_idle()
+        return self._incoming.get()
 
     def wait_for(self, kind: str) -> Message:
         """Wait for one kind of message, and keep the others for later."""
@@ -127,7 +139,7 @@ def serve(messages: Messages, send: Send, *, settings: Settings, engine: Engine)
             send({"type": "device_done"})
 
     while True:
-        message = messages.next()
+        message = messages.next(on_idle=memory.give_back_freed)
         if message.get("type") == "exit":
             return EXIT_OK
         try:
@@ -201,9 +213,11 @@ def _segment(
     case = Case.from_json(message)
     # Hashed again for each case: a model changed under a running worker is refused too.
     model = find_model(settings, case.model)
-    return segment_case(
+    result = segment_case(
         case, model=model, engine=engine, on_progress=ProgressReports(send), turn=turn
-    ).to_json()
+    )
+    _freed_arrays.after_case(result.peak_memory_bytes)
+    return result.to_json()
 
 
 def _start_engine(settings: Settings, device: str | None) -> Engine:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from monai.data import MetaTensor
@@ -14,9 +16,11 @@ from monai.transforms import Compose, NormalizeIntensityd
 from tests.integration.engine.bundles import blobs, describe, write_bundle
 from tests.integration.engine.cards import Hungry, hungry_network
 from worker.adapters.engine_monai import MonaiEngine
+from worker.adapters.engine_monai.engine import _limits
 from worker.adapters.engine_monai.fast_steps import NonzeroNormalizer, speed_up
 from worker.adapters.engine_monai.one_window import is_one_plain_window, run_one_window
 from worker.adapters.engine_monai.running import is_finite
+from worker.adapters.engine_monai.volume import to_data
 from worker.core.errors import SeriesInvalid
 
 SHAPE = (23, 31, 18)
@@ -119,3 +123,41 @@ def test_values_that_are_not_finite_are_found_however_the_array_lies(
         MonaiEngine("cpu").segment(entry, view(image), np.eye(4), lambda _: None)
     assert caught.value.code == "not_finite"
     Hungry.seen.clear()
+
+
+def _arrays() -> dict[str, npt.NDArray[Any]]:
+    given = np.random.default_rng(0).random((2, 5, 4, 3), dtype=np.float32)
+    frozen = given.copy()
+    frozen.flags.writeable = False
+    return {
+        "as slices lie in files": given.copy().transpose(0, 3, 2, 1),
+        "as MONAI has it": given,
+        "a part of another": given.transpose(0, 3, 2, 1)[:, 1:],
+        "flipped": given[:, ::-1, :, ::-1],
+        "read only": frozen,
+        "float64": given.astype(np.float64),
+    }
+
+
+@pytest.mark.parametrize("kind", list(_arrays()))
+def test_a_model_gets_a_copy_of_its_own_in_monais_order(kind: str) -> None:
+    given = _arrays()[kind]
+    before = given.copy()
+    (image,) = (
+        value for value in to_data(given, np.eye(4), ("image",)).values() if torch.is_tensor(value)
+    )
+    assert image.is_contiguous()
+    np.testing.assert_array_equal(image.numpy(), before.astype(np.float32))
+    image += 1
+    np.testing.assert_array_equal(given, before)
+
+
+@pytest.mark.parametrize("kind", list(_arrays()))
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_one_value_that_is_no_number_is_seen_however_the_image_lies(
+    kind: str, value: float
+) -> None:
+    given = _arrays()[kind].copy(order="K")
+    assert _limits(given[1]) == (given[1].min(), given[1].max())
+    given[1, 1, 2, 1] = value
+    assert not np.all(np.isfinite(_limits(given[1])))

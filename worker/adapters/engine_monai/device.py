@@ -98,6 +98,7 @@ class Device:
             only through those that were just made.
         """
         gc.collect(2 if is_thorough else 1)
+        memory.give_back_freed()
         if not self.is_card:
             return
         try:

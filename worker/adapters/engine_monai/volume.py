@@ -73,10 +73,17 @@ def _meta_tensor(
 
 
 def _copy(channels: FloatArray, device: torch.device) -> torch.Tensor:
-    """Give a copy: a bundle's transforms may change it in place; the caller still needs its own."""
-    if device.type == "cpu" or not channels.flags.writeable:
-        return torch.from_numpy(np.array(channels, dtype=np.float32, order="C")).to(device)
-    return torch.from_numpy(np.ascontiguousarray(channels, dtype=np.float32)).to(device)
+    """Give a copy: a bundle's transforms may change it in place; the caller still needs its own.
+
+    Arrays of slices lie in memory as (C, K, J, I). They travel as they lie, and are turned into the
+    order that MONAI's own loader gives where the network runs: by all threads, or by the card.
+    """
+    if not channels.flags.writeable or min(channels.strides) < 0:
+        channels = channels.copy(order="K")  # torch takes no others
+    given = torch.from_numpy(channels.astype(np.float32, copy=False))
+    own = given.to(device)
+    turned = own.contiguous()
+    return turned.clone() if turned.data_ptr() == given.data_ptr() else turned
 
 
 def on_input_grid(
