@@ -87,6 +87,7 @@ def _grant(granted: SegmentationRequest, token: ApiToken, lease_id: UUID) -> Htt
             },
             "manifest": manifest,
             "direct_fetch": conf.direct_fetch,
+            "instances_at_once": worker_schemas.MOST_AT_ONCE,
         },
         headers={"ETag": f'"{lease_id}"'},
     )

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
+
 from django.http import HttpRequest, HttpResponse
 from ninja import Router
 
 from django_queue_app import served
+from django_queue_app.api import worker_schemas
 from django_queue_app.api.attempts import find_request_held, request_key
 from django_queue_app.api.auth import WORKER, worker_token_of
 from django_queue_app.api.document import IF_NONE_MATCH, RANGE, answers, extra
 from django_queue_app.api.errors import InstanceUnknown, RangeNotSatisfiable, error_response
 from django_queue_app.api.headers import is_unchanged, read_range
 from django_queue_app.api.inputs_gone import fail_for_good
-from django_queue_app.models import SegmentationRequest
+from django_queue_app.models import ApiToken, SegmentationRequest
 from django_queue_app.pacs import get_pacs
 
 router = Router(auth=WORKER, tags=["worker"])
 
 DICOM = "application/dicom"
+TAR = "application/x-tar"
+# An answer ends with the instance that reaches this: it lies in memory until it is sent.
+MOST_BATCH_BYTES = 8_000_000
 
 
 @router.get(
@@ -31,13 +38,44 @@ def read_instance(request: HttpRequest, request_id: str, instance_id: str) -> Ht
     """Serve an instance of the request's series to the worker that holds the request."""
     token = worker_token_of(request)
     held = find_request_held(request_key(request_id), token)
+    instance = _read(held, instance_id, token)
+    return bytes_answer(request, instance.data, sha256=instance.sha256)
+
+
+@router.post(
+    "requests/{request_id}/instances/",
+    response=answers({200: None}, 502, 400, 404, 410, 412, 413, 422),
+    openapi_extra=extra(files={200: TAR}),
+    operation_id="read_instances",
+    summary="Several input instances in one answer, pseudonymised",
+)
+def read_instances(
+    request: HttpRequest, request_id: str, body: worker_schemas.InstancesBody
+) -> HttpResponse:
+    """Serve instances as a tar archive, each under its id; what did not fit is asked for again."""
+    token = worker_token_of(request)
+    held = find_request_held(request_key(request_id), token)
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for instance_id in dict.fromkeys(body.instance_ids):
+            data = _read(held, instance_id, token).data
+            member = tarfile.TarInfo(instance_id)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+            if archive.tell() >= MOST_BATCH_BYTES:
+                break
+    response = HttpResponse(archive.getvalue(), content_type=TAR)
+    response["Cache-Control"] = "no-store"
+    return response
+
+
+def _read(held: SegmentationRequest, instance_id: str, token: ApiToken) -> served.ServedInstance:
     _require_input(held, instance_id)
     try:
-        instance = served.read_served(instance_id)
+        return served.read_served(instance_id)
     except (served.InputChanged, served.InputVanished) as error:
         fail_for_good(held, token, error)
         raise
-    return bytes_answer(request, instance.data, sha256=instance.sha256)
 
 
 def _require_input(held: SegmentationRequest, instance_id: str) -> None:

@@ -35,6 +35,8 @@ from django_queue_app.api.schemas import (
 )
 
 MOST_SEGMENTS = 1024
+# Instances in one answer: an old scanner's slices are small, and each is a query or two.
+MOST_AT_ONCE = 64
 
 
 class WorkerBody(Body):
@@ -77,8 +79,17 @@ class ManifestSeries(Schema):
     instances: list[ManifestInstance]
 
 
+class InstancesBody(Body):
+    """Which instances a worker wants in one answer."""
+
+    instance_ids: Annotated[list[Id], Field(min_length=1, max_length=MOST_AT_ONCE)]
+
+
 class Claimed(Schema):
-    """A granted claim; with `direct_fetch` the worker may read the instances from the PACS."""
+    """A granted claim; with `direct_fetch` the worker may read the instances from the PACS.
+
+    It may ask for up to `instances_at_once` of them in one call.
+    """
 
     success: Literal[True]
     request_id: UUID
@@ -90,6 +101,7 @@ class Claimed(Schema):
     lease: LeaseGrant
     manifest: list[ManifestSeries]
     direct_fetch: bool
+    instances_at_once: int
 
 
 class HeartbeatBody(Body):

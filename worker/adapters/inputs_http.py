@@ -9,6 +9,7 @@ import hashlib
 import logging
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import requests
@@ -21,6 +22,7 @@ from worker.adapters.http_client import (
 )
 from worker.adapters.http_limit import TimeLimit
 from worker.adapters.input_cache import InputCache
+from worker.adapters.inputs_batch import Wanted, fetch_batch, plan_batches
 from worker.adapters.inputs_transfer import Counter, Files, check_room, fetch_all, plan_files
 from worker.backoff import full_jitter_s
 from worker.core.errors import InputUnavailable, ResultRefused, ServerUnavailable, WorkerError
@@ -71,8 +73,10 @@ class HttpInputs:
         missing_bytes = sum(item.size_bytes for item in missing.values())
         check_room(target_dir, missing_bytes, self._cache)
         fetch_all(
-            missing,
-            lambda item, path: self._fetch(job, item, path, counter),
+            [
+                partial(self._fetch_several, job, batch, counter)
+                for batch in plan_batches(missing, at_once=job.instances_at_once)
+            ],
             threads=self._downloads,
             counter=counter,
         )
@@ -102,14 +106,31 @@ class HttpInputs:
                 missing[path] = item
         return missing
 
+    def _fetch_several(self, job: Job, batch: Wanted, counter: Counter) -> None:
+        missing = dict(batch)
+        if len(batch) > 1:
+            counter.add(0)  # raises where going on is of no use
+            for path, data in fetch_batch(self._client, job, batch):
+                part = path.with_suffix(".part")
+                part.write_bytes(data)
+                part.replace(path)
+                item = missing.pop(path)
+                self._keep(item, path)
+                counter.add(item.size_bytes)
+        for path, item in missing.items():
+            self._fetch(job, item, path, counter)
+
+    def _keep(self, item: InputInstance, path: Path) -> None:
+        if self._cache is not None:
+            self._cache.put(item.sha256, path)
+
     def _fetch(self, job: Job, item: InputInstance, target: Path, counter: Counter) -> None:
         for is_last_try in (False, True):
             part = _Part(target, item)
             self._fill(job, part, counter)
             if part.is_right():
                 part.keep()
-                if self._cache is not None:
-                    self._cache.put(item.sha256, target)
+                self._keep(item, target)
                 return
             counter.add(-part.discard())
             if is_last_try:

@@ -18,6 +18,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -100,8 +101,7 @@ class OrthancInputs:
             counter.add(0)
             self._check_complete(series)
         fetch_all(
-            wanted,
-            lambda item, path: self._fetch(item, path, counter),
+            [partial(self._fetch, item, path, counter) for path, item in wanted.items()],
             threads=self._downloads,
             counter=counter,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 
@@ -18,7 +18,6 @@ from worker.ports import IsCancelled, OnFraction
 _SPARE_BYTES = 200_000_000
 
 Files = Mapping[str, tuple[Path, ...]]
-Fetch = Callable[[InputInstance, Path], None]
 
 
 def plan_files(job: Job, target_dir: Path) -> tuple[Files, dict[Path, InputInstance]]:
@@ -38,12 +37,10 @@ def plan_files(job: Job, target_dir: Path) -> tuple[Files, dict[Path, InputInsta
     return files, wanted
 
 
-def fetch_all(
-    wanted: Mapping[Path, InputInstance], fetch: Fetch, *, threads: int, counter: Counter
-) -> None:
-    """Fetch every instance, several at a time; the first error ends the others and is raised."""
+def fetch_all(fetches: Sequence[Callable[[], None]], *, threads: int, counter: Counter) -> None:
+    """Do every fetch, several at a time; the first error ends the others and is raised."""
     pool = ThreadPoolExecutor(threads, thread_name_prefix="download")
-    tasks = [pool.submit(carried(fetch), item, path) for path, item in wanted.items()]
+    tasks = [pool.submit(carried(fetch)) for fetch in fetches]
     try:
         # Woken now and then, so that the main thread sees a signal on every system.
         while wait(tasks, timeout=0.5, return_when=FIRST_EXCEPTION).not_done:

@@ -53,7 +53,11 @@ class InputSeries:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One granted claim; `may_fetch_directly` where the site lets workers read its PACS."""
+    """One granted claim.
+
+    `may_fetch_directly` where the site lets workers read its PACS; `instances_at_once` is how many
+    it gives in one answer.
+    """
 
     request_id: str
     series: tuple[InputSeries, ...]
@@ -63,6 +67,7 @@ class Job:
     lease: Lease
     order: str = ORDER_GIVEN
     may_fetch_directly: bool = False
+    instances_at_once: int = 1
 
     @classmethod
     def from_json(cls, body: Mapping[str, Any]) -> Job:
@@ -81,6 +86,8 @@ class Job:
             ),
             order=_order(body),
             may_fetch_directly=body.get("direct_fetch") is True,
+            # Sites from before it, and others that keep the contract, send none.
+            instances_at_once=max(1, int(body.get("instances_at_once") or 1)),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -107,6 +114,7 @@ class Job:
                 "deadline_in": self.lease.deadline_in_s,
             },
             "direct_fetch": self.may_fetch_directly,
+            "instances_at_once": self.instances_at_once,
         }
 
 

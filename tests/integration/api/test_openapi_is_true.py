@@ -110,6 +110,8 @@ class KnownThings:
         if turn % 3 and case.path_parameters:
             for name in case.path_parameters:
                 case.path_parameters[name] = self.values.get(name, case.path_parameters[name])
+        if turn % 2 and isinstance(case.body, dict) and "instance_ids" in case.body:
+            case.body["instance_ids"] = [self.values["instance_id"]]
         is_worker = "worker" in "".join(case.operation.definition.raw.get("tags", []))
         headers = self.site.as_worker() if is_worker else self.site.as_user()
         if turn % 3 == 2:
@@ -180,6 +182,7 @@ def test_the_document_is_openapi_3_1_and_names_every_call_of_the_contract(client
         "POST pending-requests/claim/",
         "POST requests/{request_id}/heartbeat/",
         "GET requests/{request_id}/instances/{instance_id}",
+        "POST requests/{request_id}/instances/",
         "PUT requests/{request_id}/artifacts/{name}",
         "POST complete-request/{request_id}/",
         "POST requests/{request_id}/release/",

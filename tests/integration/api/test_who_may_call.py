@@ -63,6 +63,7 @@ def test_a_user_can_not_make_a_workers_call(client: Client, site: Any) -> None:
         ("post", "update-status/x/"),
         ("post", "complete-request/x/"),
         ("get", "requests/x/instances/y"),
+        ("post", "requests/x/instances/"),
         ("put", "requests/x/artifacts/mask.dcm"),
     ]:
         answer = getattr(client, method)(f"{API}/{path}", headers=site.as_user())

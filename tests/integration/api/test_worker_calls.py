@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import tarfile
 from typing import Any
 from uuid import uuid4
 
@@ -181,6 +183,65 @@ def test_an_instance_is_served_whole_in_parts_and_not_at_all(lab: Lab) -> None:
     assert beyond.json()["code"] == "range_not_satisfiable"
     known = get(**{"If-None-Match": whole["ETag"]})
     assert (known.status_code, known.content) == (304, b"")
+
+
+def test_several_instances_are_served_in_one_answer(lab: Lab, monkeypatch: Any) -> None:
+    lab.file()
+    job = lab.granted()
+    assert job["instances_at_once"] == 64
+    items = job["manifest"][0]["instances"]
+    path = f"requests/{job['request_id']}/instances/"
+
+    def read(*ids: str) -> dict[str, bytes]:
+        answer = lab.post(path, {"instance_ids": ids})
+        assert (answer.status_code, answer["Content-Type"]) == (200, "application/x-tar")
+        assert int(answer["Content-Length"]) == len(answer.content)
+        with tarfile.open(fileobj=io.BytesIO(answer.content)) as tar:
+            return {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
+
+    wanted = [item["id"] for item in reversed(items)]
+    found = read(*wanted, wanted[0])
+    assert list(found) == wanted
+    for item in items:
+        assert hashlib.sha256(found[item["id"]]).hexdigest() == item["sha256"]
+    one = lab.client.get(f"{API}/{path}{wanted[0]}", headers=lab.site.as_worker())
+    assert found[wanted[0]] == one.content
+    # What does not fit into one answer is asked for again; one instance always fits.
+    monkeypatch.setattr("django_queue_app.api.inputs.MOST_BATCH_BYTES", 1)
+    assert list(read(*wanted)) == wanted[:1]
+
+
+@pytest.mark.parametrize("ids", [[], ["x"] * 65, ["x" * 65], "x", [None], None])
+def test_instances_must_be_named_one_to_sixty_four(lab: Lab, ids: Any) -> None:
+    lab.file()
+    job = lab.granted()
+    answer = lab.post(f"requests/{job['request_id']}/instances/", {"instance_ids": ids})
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+
+
+def test_one_instance_that_is_not_the_requests_refuses_them_all(lab: Lab) -> None:
+    from django_queue_app import tokens
+    from django_queue_app.pacs import get_pacs
+
+    lab.file()
+    job = lab.granted()
+    path = f"requests/{job['request_id']}/instances/"
+    own = job["manifest"][0]["instances"][0]["id"]
+    other = get_pacs().describe_series(lab.site.other_series_id).instances[0].id
+    for instance in (other, "x"):
+        answer = lab.post(path, {"instance_ids": [own, instance]})
+        assert (answer.status_code, answer.json()["code"]) == (404, "instance_not_found")
+    _, secret = tokens.create(name="other-pc", kind="worker", lane="lab")
+    answer = lab.client.post(
+        f"{API}/{path}",
+        data={"instance_ids": [own]},
+        content_type="application/json",
+        headers={"Authorization": f"Bearer {secret}"},
+    )
+    assert (answer.status_code, answer.json()["code"]) == (403, "not_your_job")
+    lab.client.post(f"{API}/requests/{job['request_id']}/cancel/", headers=lab.site.as_user())
+    answer = lab.post(path, {"instance_ids": [own]})
+    assert (answer.status_code, answer.json()["code"]) == (410, "cancelled")
 
 
 def test_an_instance_of_another_series_or_worker_is_refused(lab: Lab) -> None:

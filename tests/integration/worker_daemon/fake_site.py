@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import json
 import re
 import ssl
+import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -49,6 +51,7 @@ class FakeSite:
         self.expires_in = 90.0
         self.deadline_in = 1800.0
         self.requeues_retryable = False
+        self.instances_at_once: int | None = None  # a site that keeps the contract, and no more
         self.clock_off_s = 0.0
         self.health: dict[str, object] = {"version": "0.1.0", "ok": True, "lane": "lab"}
         self.lock = threading.RLock()
@@ -170,6 +173,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._json(200, {"success": True, **self.site.health})
         elif path == "pending-requests/claim/":
             self._claim()
+        elif match := re.fullmatch(r"requests/([^/]+)/instances/", path):
+            self._instances(self.site.requests[match[1]], json.loads(body)["instance_ids"])
         elif match := re.fullmatch(r"requests/([^/]+)/instances/i(\d+)", path):
             self._instance(self.site.requests[match[1]], int(match[2]))
         elif match := re.fullmatch(r"requests/([^/]+)/heartbeat/", path):
@@ -215,6 +220,7 @@ class _Handler(BaseHTTPRequestHandler):
                     "deadline_in": site.deadline_in,
                 },
                 "manifest": _manifest(request),
+                **({"instances_at_once": site.instances_at_once} if site.instances_at_once else {}),
             },
         )
 
@@ -234,6 +240,19 @@ class _Handler(BaseHTTPRequestHandler):
             status, start = 206, int(asked[1])
         headers = {"ETag": etag, "Content-Type": "application/dicom"}
         self._bytes(status, data[start:], headers)
+
+    def _instances(self, request: FakeRequest, ids: list[str]) -> None:
+        if self.site.instances_at_once is None:
+            self._json(404, {"success": False, "code": "not_found", "error": "No such path."})
+            return
+        archive = io.BytesIO()
+        with tarfile.open(fileobj=archive, mode="w") as tar:
+            for name in ids[: self.site.instances_at_once]:
+                data = request.images[int(name[1:])]
+                member = tarfile.TarInfo(name)
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+        self._bytes(200, archive.getvalue(), {"Content-Type": "application/x-tar"})
 
     def _heartbeat(self, request_id: str, body: dict) -> None:
         request = self.site.requests[request_id]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import io
+import tarfile
 import time
 import uuid
 from pathlib import Path
@@ -10,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.worker_daemon.fake_site import FakeSite
+from worker.adapters.inputs_batch import _members
 from worker.adapters.inputs_http import HttpInputs
 from worker.adapters.queue_http import HttpQueue, WorkerInfo
 from worker.core import errors
@@ -168,6 +171,116 @@ def test_images_arrive_in_the_manifests_order(
     images = [bytes([n]) * (1000 + n) for n in range(20)]
     site.file("r1", *images)
     assert fetch(worker_settings, claim(queue), tmp_path / "in") == images
+
+
+def calls_for_images(site: FakeSite) -> tuple[int, int]:
+    """Count the calls for several images, and for one."""
+    return tuple(  # type: ignore[return-value]
+        sum("instances" in path for path in site.paths(method)) for method in ("POST", "GET")
+    )
+
+
+IMAGES = [bytes([n]) * (1000 + n) for n in range(20)]
+
+
+def test_images_come_several_at_a_time_where_the_site_offers_it(
+    queue: HttpQueue, site: FakeSite, worker_settings: Settings, tmp_path: Path
+) -> None:
+    site.instances_at_once = 8
+    site.file("r1", *IMAGES)
+    assert fetch(worker_settings, claim(queue), tmp_path / "in") == IMAGES
+    assert calls_for_images(site) == (3, 0)
+    assert not list((tmp_path / "in").rglob("*.part"))
+
+
+def test_a_large_image_comes_alone_and_can_be_resumed(
+    queue: HttpQueue, site: FakeSite, worker_settings: Settings, tmp_path: Path
+) -> None:
+    images = [b"small" * 100, bytes(range(256)) * 8000, b"small" * 200, b"small" * 300]
+    site.instances_at_once = 64
+    site.file("r1", *images)
+    site.fault_once("GET", "instances/i1", "cut", 600_000)
+    assert fetch(worker_settings, claim(queue), tmp_path / "in") == images
+    posts, gets = calls_for_images(site)
+    # The first has no company before the large one: it comes alone, too.
+    assert (posts, gets) == (1, 3)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        ("status", 503),
+        ("status", 404),
+        ("html",),
+        ("page", 502),
+        ("swallow",),
+        ("cut", 10_000),
+        ("cut", 0),
+        ("trickle", 500),
+    ],
+    ids=lambda fault: "-".join(map(str, fault)),
+)
+def test_what_a_batch_did_not_bring_comes_one_by_one(
+    queue: HttpQueue,
+    site: FakeSite,
+    worker_settings: Settings,
+    tmp_path: Path,
+    fault: tuple[object, ...],
+) -> None:
+    site.instances_at_once = 64
+    site.file("r1", *IMAGES)
+    job = claim(queue)
+    site.fault_once("POST", "instances", *fault)
+    impatient = dataclasses.replace(worker_settings.server, read_timeout_s=0.6)
+    inputs = HttpInputs(impatient, sleep=lambda _: None)
+    files = inputs.download(
+        job, tmp_path / "in", on_progress=lambda _: None, is_cancelled=lambda: False
+    )
+    assert [path.read_bytes() for path in files["series-1"]] == IMAGES
+    assert calls_for_images(site) == (1, len(IMAGES))
+
+
+def test_a_site_that_gives_fewer_than_it_was_asked_for_is_asked_for_the_rest(
+    queue: HttpQueue, site: FakeSite, worker_settings: Settings, tmp_path: Path
+) -> None:
+    site.instances_at_once = 20
+    site.file("r1", *IMAGES)
+    job = claim(queue)
+    site.instances_at_once = 17
+    assert fetch(worker_settings, job, tmp_path / "in") == IMAGES
+    assert calls_for_images(site) == (1, 3)
+
+
+def test_an_image_of_a_batch_that_changed_is_refused_as_one_alone_is(
+    queue: HttpQueue, site: FakeSite, worker_settings: Settings, tmp_path: Path
+) -> None:
+    site.instances_at_once = 64
+    request = site.file("r1", *IMAGES)
+    job = claim(queue)
+    request.images[7] = b"x" * len(IMAGES[7])
+    with pytest.raises(errors.InputUnavailable, match="i7") as caught:
+        fetch(worker_settings, job, tmp_path / "in")
+    assert caught.value.code == "digest_mismatch"
+    assert calls_for_images(site)[0] == 1
+
+
+def test_an_archive_is_never_unpacked_by_its_names() -> None:
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        for name, kind in [("../../i0", tarfile.REGTYPE), ("i1", tarfile.SYMTYPE)]:
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = kind, "/etc/passwd"
+            tar.addfile(member)
+    assert [(name, len(data)) for name, data in _members(archive.getvalue())] == [("../../i0", 0)]
+
+
+def test_a_file_that_says_it_is_larger_than_all_that_came_takes_no_memory() -> None:
+    sparse = tarfile.TarInfo("i0")
+    sparse.size = 10**15
+    found = []
+    with pytest.raises(errors.ServerUnavailable):
+        found.extend(_members(sparse.tobuf() + bytes(10_000)))
+    assert found == []
 
 
 def test_a_cut_download_goes_on_where_it_stopped(
