@@ -27,7 +27,7 @@ import numpy.typing as npt
 from benchmarks.made_case import MadeCase, Size, make_case, size_of
 from benchmarks.made_engine import MadeEngine, made_model
 from benchmarks.models import REPOSITORY
-from benchmarks.stages import run_rounds
+from benchmarks.stages import WarmCase
 
 BASE: Size = (128, 128, 64, 2)
 WARM_UP: Size = (16, 16, 8, 1)
@@ -134,10 +134,11 @@ def measure_point(size: Size, segments: int, rounds: int) -> Point:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         small = make_case(folder / "small", WARM_UP)  # imports, tables
-        run_rounds(small, folder / "out", made_model(1, 3), MadeEngine(small.regions), 0)
+        WarmCase(small, folder / "out", made_model(1, 3), MadeEngine(small.regions)).run()
         made = _with_segments(make_case(folder / "case", size), segments)
         model, engine = made_model(size[3], segments), MadeEngine(made.regions)
-        first = run_rounds(made, folder / "out", model, engine, rounds, is_warmed_up=False)
+        case = WarmCase(made, folder / "out", model, engine)
+        first = [case.run() for _ in range(rounds)]
         return Point(
             value=0,
             size=size,

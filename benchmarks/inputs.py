@@ -3,7 +3,8 @@
     python -m benchmarks.inputs [--slices 134 536] [--connections 1 4 8] [--json]
 
 It starts a site and, where it is installed, an Orthanc in a temporary folder, both with the same
-generated series (256 x 256, noise), and fetches them as the worker does. Beside the wall time stand
+generated series (256 x 256, noise), and fetches them as the worker does: several in one answer, and
+one by one as from a site that does not offer that. Beside the wall time stand
 the CPU seconds of the worker's side and of the server's, which a noisy machine changes less.
 """
 
@@ -18,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from uuid import uuid4
 
@@ -180,9 +181,15 @@ def _from_site(
         cache = InputCache(folder, on)
         cache.clear()
         inputs = HttpInputs(settings.server, downloads=number, cache=cache)
-        for way in ("site", "cache"):
+        alone = replace(job, instances_at_once=1)
+        one_by_one = HttpInputs(settings.server, downloads=number)
+        for way, source, given in (
+            ("site, one by one", one_by_one, alone),
+            ("site", inputs, job),
+            ("cache", inputs, job),
+        ):
             yield measure(
-                way, inputs, job, folder / "in", connections=number, server_pid=site.process.pid
+                way, source, given, folder / "in", connections=number, server_pid=site.process.pid
             )
 
 

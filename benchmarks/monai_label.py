@@ -51,7 +51,7 @@ from benchmarks.monai_label_server import (
     running_server,
 )
 from benchmarks.stage_meter import Cost, Round, Summary, describe, summarise
-from benchmarks.stages import NETWORK, THIN, VOLUMES, Bundles, run_rounds, stage_table
+from benchmarks.stages import NETWORK, THIN, VOLUMES, Bundles, WarmCase, stage_table
 from benchmarks.whole_path import compare
 
 HOW_TO = (
@@ -141,14 +141,9 @@ def run(python: Path, folder: Path, size: Size, rounds: int) -> Found:
     place.prepare(write_volumes(made, folder / "volumes", VOLUMES))
     model, engine, out = Bundles(folder, [THIN]).find(THIN), MonaiEngine("cpu"), folder / "ours"
 
-    engine.load(model)
-
-    def segment() -> Round:
-        (found,) = run_rounds(made, out, model, engine, 1, is_warmed_up=False)
-        return found
-
+    case = WarmCase(made, out, model, engine)
     with running_server(place) as server:
-        turns = take_turns(server, segment, rounds)
+        turns = take_turns(server, case.run, rounds)
         info = {"idle": server.info_s(), "while it infers": server.info_while_busy_s()}
         status = server.status_of(ONE_SERIES)
     mask = folder / "theirs.nii.gz"

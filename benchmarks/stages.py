@@ -70,39 +70,43 @@ class Table:
         return told if self.masks_agree is None else f"{told}\n  masks: {self.masks_agree}"
 
 
-def run_rounds(
-    made: MadeCase,
-    out: Path,
-    model: ModelEntry,
-    engine: Engine,
-    rounds: int,
-    *,
-    is_warmed_up: bool = True,
-    is_idle_between: bool = False,
-) -> list[Round]:
-    """Segment one case some times in this process, once more beforehand to warm up.
+class WarmCase:
+    """One case, segmented again and again in this process as in the worker's own.
 
-    Cases in a row use the memory of the one before, as in the worker's own process; where
-    `is_idle_between`, it was given back in between, as it is there after some seconds.
+    Parameters
+    ----------
+    made : MadeCase
+    out : Path
+        Where the artifacts are written.
+    model : ModelEntry
+    engine : Engine
+        The model is loaded into it, and memory counts from there.
     """
-    engine.load(model)
-    base_bytes = held_bytes()
-    freed_arrays = memory.FreedArrays()
-    done: list[Round] = []
-    for _ in range(rounds + is_warmed_up):
-        if is_idle_between:
-            memory.give_back_freed()
-        with metered(base_bytes) as (meter, found):
+
+    def __init__(self, made: MadeCase, out: Path, model: ModelEntry, engine: Engine) -> None:
+        self._case = made.case(out, model.name)
+        self._model, self._engine = model, engine
+        self._freed_arrays = memory.FreedArrays()
+        engine.load(model)
+        self._base_bytes = held_bytes()
+
+    def run(self) -> Round:
+        """Segment it once more; it uses the memory of the time before."""
+        with metered(self._base_bytes) as (meter, rounds):
             segment_case(
-                made.case(out, model.name),
-                model=model,
-                engine=engine,
+                self._case,
+                model=self._model,
+                engine=self._engine,
                 on_progress=lambda _stage, _fraction: None,
                 timings=meter,
             )
-        freed_arrays.after_case(max(meter.peak_bytes.values()))
-        done += found
-    return done[is_warmed_up:]
+        self._freed_arrays.after_case(max(meter.peak_bytes.values()))
+        return rounds[0]
+
+    def run_after_idle_time(self) -> Round:
+        """Segment it once memory was given back, as the worker does after some seconds."""
+        memory.give_back_freed()
+        return self.run()
 
 
 def stage_table(title: str, rounds: Sequence[Round], *, network: Sequence[str]) -> Table:
@@ -131,7 +135,9 @@ def made_tables(folder: Path, size: tuple[int, int, int, int], rounds: int) -> I
     for is_tilted, what in ((False, "all series on one grid"), (True, "further series tilted")):
         made = make_case(folder / f"made-{is_tilted}", size, is_tilted=is_tilted)
         model, engine = made_model(size[3], len(made.regions)), MadeEngine(made.regions)
-        found = run_rounds(made, folder / "out", model, engine, rounds)
+        case = WarmCase(made, folder / "out", model, engine)
+        case.run()
+        found = [case.run() for _ in range(rounds)]
         yield stage_table(f"Masks known beforehand, {what}", found, network=NETWORK)
 
 
@@ -204,11 +210,11 @@ def bundle_tables(
     volumes = write_volumes(made, folder / "volumes" / "case", VOLUMES)
     for name in names:
         model, out = bundles.find(name), folder / "results" / name
-        engine = MonaiEngine("cpu")
-        found = run_rounds(made, out / "warm", model, engine, rounds)
-        yield stage_table(f"{name}, warm, in this process", found, network=NETWORK)
-        idle = run_rounds(made, out / "warm", model, engine, rounds, is_idle_between=True)
-        yield stage_table(f"{name}, warm, after an idle time", idle, network=NETWORK)
+        warm = WarmCase(made, out / "warm", model, MonaiEngine("cpu"))
+        warm.run()
+        for when, run_case in (("in a row", warm.run), ("after idle", warm.run_after_idle_time)):
+            found = [run_case() for _ in range(rounds)]
+            yield stage_table(f"{name}, warm, in this process, {when}", found, network=NETWORK)
         ours, monai, old = out / "ours", out / "monai", out / "old"
         rows = [
             summarise("this project", [bundles.ours(made, name, ours) for _ in range(rounds)]),
