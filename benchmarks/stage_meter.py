@@ -6,6 +6,7 @@ import os
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -97,6 +98,18 @@ def metered(base_bytes: int) -> Iterator[tuple[StageMeter, list[Round]]]:
     rounds.append(Round(stages=stages, whole=Cost(wall_s=wall, cpu_s=cpu, peak_mb=peak_mb)))
 
 
+# A process begins with the peak of the one that started it, and a benchmark may hold gigabytes: so
+# a small one starts the program, and writes down what it took.
+_SMALL = """
+import resource, subprocess, sys
+code = subprocess.run(sys.argv[2:]).returncode
+usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+with open(sys.argv[1], "w") as file:
+    file.write(f"{usage.ru_utime + usage.ru_stime} {usage.ru_maxrss}")
+sys.exit(code)
+"""
+
+
 def run_program(
     command: Sequence[str], *, cwd: Path, environ: Mapping[str, str] | None = None
 ) -> Cost:
@@ -107,25 +120,25 @@ def run_program(
     RuntimeError
         It failed; with the end of what it said.
     """
-    began = time.perf_counter()
-    with subprocess.Popen(
-        command,
-        cwd=cwd,
-        env={**os.environ, **(environ or {})},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as process:
-        said = process.stdout.read() if process.stdout else ""
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode != 0:
-        raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}:\n{said[-3000:]}")
-    return Cost(
-        wall_s=time.perf_counter() - began,
-        cpu_s=usage.ru_utime + usage.ru_stime,
-        peak_mb=usage.ru_maxrss * _RSS_UNIT / 1e6,
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        usage = Path(folder) / "usage"
+        began = time.perf_counter()
+        told = subprocess.run(
+            [sys.executable, "-S", "-c", _SMALL, str(usage), *command],
+            cwd=cwd,
+            env={**os.environ, **(environ or {})},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        wall_s = time.perf_counter() - began
+        if told.returncode != 0:
+            raise RuntimeError(
+                f"{' '.join(command)} ended with {told.returncode}:\n{told.stdout[-3000:]}"
+            )
+        cpu_s, peak = map(float, usage.read_text(encoding="ascii").split())
+    return Cost(wall_s=wall_s, cpu_s=cpu_s, peak_mb=peak * _RSS_UNIT / 1e6)
 
 
 # Kilobytes on Linux, bytes on macOS (getrusage(2)).

@@ -31,9 +31,10 @@ def print_dice(entry: ModelEntry, columns: Mapping[str, Mapping[int, float]]) ->
 def print_modes(found: Found) -> None:
     """Print what was tried, and mark the best."""
     table = Table()
-    table.add_column(said("Mode"))
+    # Eighty columns, as a terminal or a file has them: headings wrap, words are not cut.
+    table.add_column(said("Mode"), min_width=max(map(len, _words(found))), overflow="fold")
     for heading in _FIGURES:
-        table.add_column(said(heading), justify="right", no_wrap=True)
+        table.add_column(said(heading), justify="right", min_width=6)
     table.add_column()
     for measured in found.tried:
         table.add_row(*_cells(measured, found), style="bold" if measured is found.best else None)
@@ -41,6 +42,10 @@ def print_modes(found: Found) -> None:
 
 
 _FIGURES = ("Seconds", "Times faster", "Peak MB", "GPU busy", "Least Dice")
+
+
+def _words(found: Found) -> list[str]:
+    return [word for one in found.tried for word in said(one.mode.describe()).split()]
 
 
 def _cells(measured: Measured, found: Found) -> tuple[str, ...]:
