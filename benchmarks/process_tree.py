@@ -62,6 +62,10 @@ class ProcessTree:
 
 
 def _peak_of(pid: int) -> int:
-    lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace").splitlines()
-    (peak,) = (line.split()[1] for line in lines if line.startswith("VmHWM:"))
-    return int(peak) * 1024
+    """Give 0 for one that has ended: its peak is gone with it."""
+    try:
+        told = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return 0
+    found = [line.split()[1] for line in told.splitlines() if line.startswith("VmHWM:")]
+    return int(found[0]) * 1024 if found else 0

@@ -105,12 +105,14 @@ class LightWorker:
         _checked(self.caller.call("POST", path, body, _lease(job)), 200)
 
     def fetch(self, job: Mapping[str, Any]) -> int:
-        """Download the inputs; return their bytes."""
+        """Download the inputs, several in one answer as the worker does; return the bytes."""
         size = 0
         for series in job["manifest"]:
-            for item in series["instances"]:
-                path = f"/requests/{job['request_id']}/instances/{item['id']}"
-                size += len(_checked(self.caller.call("GET", path), 200).body)
+            ids = [item["id"] for item in series["instances"]]
+            for start in range(0, len(ids), job["instances_at_once"]):
+                body = {"instance_ids": ids[start : start + job["instances_at_once"]]}
+                path = f"/requests/{job['request_id']}/instances/"
+                size += len(_checked(self.caller.call("POST", path, body), 200).body)
         return size
 
     def deliver(self, job: Mapping[str, Any]) -> str:

@@ -17,6 +17,7 @@ from statistics import median
 import psutil
 
 from worker.adapters import memory
+from worker.adapters.freed_arrays import give_back_freed
 from worker.timings import Timings
 
 REST = "rest"  # of a case: what no stage covers
@@ -66,7 +67,7 @@ class Round:
 
 def held_bytes() -> int:
     """Give what this process holds between cases: the model, and nothing that a case left."""
-    memory.give_back_freed()
+    give_back_freed()
     return int(psutil.Process().memory_info().rss)
 
 

@@ -26,7 +26,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from worker.adapters import memory
+from worker.adapters.freed_arrays import FreedArrays
 from worker.catalogue import find_model
 from worker.core.errors import (
     EXIT_ENGINE_BROKEN,
@@ -57,8 +57,6 @@ _PROGRESS_INTERVAL_S = 0.25
 
 # Cases that come in a row use the same memory again; a worker that has nothing to do keeps none.
 IDLE_S = 5.0
-
-_freed_arrays = memory.FreedArrays()  # of this process
 
 _KINDS: Mapping[type[WorkerError], str] = {
     SeriesInvalid: "series_invalid",
@@ -96,7 +94,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "report": _report(engine),
         }
     )
-    return serve(Messages(messages), channel.send, settings=settings, engine=engine)
+    return serve(
+        Messages(messages),
+        channel.send,
+        settings=settings,
+        engine=engine,
+        freed_arrays=_freed_arrays(settings, engine.device),
+    )
+
+
+def _freed_arrays(settings: Settings, device: str) -> FreedArrays | None:
+    # On a GPU the large arrays are the card's, and torch keeps those.
+    return FreedArrays(sharers=settings.inference.processes_on(device)) if device == "cpu" else None
 
 
 class Messages:
@@ -123,7 +132,14 @@ class Messages:
         return message
 
 
-def serve(messages: Messages, send: Send, *, settings: Settings, engine: Engine) -> int:
+def serve(
+    messages: Messages,
+    send: Send,
+    *,
+    settings: Settings,
+    engine: Engine,
+    freed_arrays: FreedArrays | None = None,
+) -> int:
     """Answer messages one by one; gives the exit code."""
 
     @contextmanager
@@ -139,13 +155,18 @@ def serve(messages: Messages, send: Send, *, settings: Settings, engine: Engine)
             send({"type": "device_done"})
 
     while True:
-        message = messages.next(on_idle=memory.give_back_freed)
+        message = messages.next(on_idle=freed_arrays.give_back if freed_arrays else lambda: None)
         if message.get("type") == "exit":
             return EXIT_OK
         try:
-            send(_answer(message, send, settings, engine, turn))
+            answer = _answer(message, send, settings, engine, turn)
+            if freed_arrays and answer["type"] == "result":
+                freed_arrays.after_case(int(answer["peak_memory_bytes"]))
+            send(answer)
         except Exception as error:
             logger.exception("child_message_failed")
+            if freed_arrays and isinstance(error, MemoryError | EngineOutOfMemory):
+                freed_arrays.after_shortage()
             send({**error_message(error), "during": message.get("type")})
             if isinstance(error, EngineBroken):
                 # After a CUDA fault every later call of this process fails.
@@ -213,11 +234,9 @@ def _segment(
     case = Case.from_json(message)
     # Hashed again for each case: a model changed under a running worker is refused too.
     model = find_model(settings, case.model)
-    result = segment_case(
+    return segment_case(
         case, model=model, engine=engine, on_progress=ProgressReports(send), turn=turn
-    )
-    _freed_arrays.after_case(result.peak_memory_bytes)
-    return result.to_json()
+    ).to_json()
 
 
 def _start_engine(settings: Settings, device: str | None) -> Engine:

@@ -37,7 +37,9 @@ class Metrics:
         self._reachable = self._gauge("site_reachable", "1 if the site answered the last claim")
         self._full = self._gauge("disk_full", "1 while the work folder has no room for a case")
         self._memory = self._gauge("device_memory_bytes", "Memory of the device", "kind")
-        self._peak = self._gauge("case_peak_memory_bytes", "Peak memory of the last finished case")
+        self._peak = self._gauge(
+            "case_peak_memory_bytes", "Peak memory of the process of the last finished case"
+        )
 
     def claimed(self, answer: str) -> None:
         """Count a claim: granted, nothing, unavailable or refused."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+import time
 
 from django.http import HttpRequest, HttpResponse
 from ninja import Router
@@ -23,8 +24,10 @@ router = Router(auth=WORKER, tags=["worker"])
 
 DICOM = "application/dicom"
 TAR = "application/x-tar"
-# An answer ends with the instance that reaches this: it lies in memory until it is sent.
+# An answer ends with the instance that reaches one of these: it lies in memory until it is sent,
+# and the worker waits for its first byte while an archive is asked for each.
 MOST_BATCH_BYTES = 8_000_000
+MOST_BATCH_S = 5.0
 
 
 @router.get(
@@ -55,6 +58,7 @@ def read_instances(
     """Serve instances as a tar archive, each under its id; what did not fit is asked for again."""
     token = worker_token_of(request)
     held = find_request_held(request_key(request_id), token)
+    end = time.monotonic() + MOST_BATCH_S
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for instance_id in dict.fromkeys(body.instance_ids):
@@ -62,7 +66,7 @@ def read_instances(
             member = tarfile.TarInfo(instance_id)
             member.size = len(data)
             tar.addfile(member, io.BytesIO(data))
-            if archive.tell() >= MOST_BATCH_BYTES:
+            if archive.tell() >= MOST_BATCH_BYTES or time.monotonic() > end:
                 break
     response = HttpResponse(archive.getvalue(), content_type=TAR)
     response["Cache-Control"] = "no-store"

@@ -76,7 +76,6 @@ class HttpClient:
         *,
         read_timeout_s: float | None = None,
         body_bytes: int = 0,
-        answer_bytes: int = 0,
         headers: Mapping[str, str] | None = None,
         **options: Any,
     ) -> requests.Response:
@@ -87,8 +86,8 @@ class HttpClient:
         read_timeout_s : float, optional
             How long the whole answer may take, not only the pause between two of its bytes; of a
             streamed one (``stream=True``) until its body begins.
-        body_bytes, answer_bytes : int
-            How much is sent, and awaited, which takes its time, too.
+        body_bytes : int
+            How much is sent, which takes its time, too.
 
         Raises
         ------
@@ -99,8 +98,7 @@ class HttpClient:
         read_s = read_timeout_s or self.settings.read_timeout_s
         session = self._session()
         try:
-            line_s = (body_bytes + answer_bytes) / SLOWEST_BYTES_PER_S
-            with TimeLimit(connect_s + read_s + line_s) as limit:
+            with TimeLimit(connect_s + read_s + body_bytes / SLOWEST_BYTES_PER_S) as limit:
                 response = session.request(
                     method,
                     self.settings.url + API + path,

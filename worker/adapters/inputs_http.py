@@ -9,6 +9,7 @@ import hashlib
 import logging
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from worker.adapters.http_client import (
 )
 from worker.adapters.http_limit import TimeLimit
 from worker.adapters.input_cache import InputCache
-from worker.adapters.inputs_batch import Wanted, fetch_batch, plan_batches
+from worker.adapters.inputs_batch import Batches, Wanted, plan_batches
 from worker.adapters.inputs_transfer import Counter, Files, check_room, fetch_all, plan_files
 from worker.backoff import full_jitter_s
 from worker.core.errors import InputUnavailable, ResultRefused, ServerUnavailable, WorkerError
@@ -72,9 +73,10 @@ class HttpInputs:
         missing = self._take_cached(wanted, counter)
         missing_bytes = sum(item.size_bytes for item in missing.values())
         check_room(target_dir, missing_bytes, self._cache)
+        batches = Batches(self._client, job)
         fetch_all(
             [
-                partial(self._fetch_several, job, batch, counter)
+                partial(self._fetch_several, job, batches, batch, counter)
                 for batch in plan_batches(missing, at_once=job.instances_at_once)
             ],
             threads=self._downloads,
@@ -106,11 +108,11 @@ class HttpInputs:
                 missing[path] = item
         return missing
 
-    def _fetch_several(self, job: Job, batch: Wanted, counter: Counter) -> None:
+    def _fetch_several(self, job: Job, batches: Batches, batch: Wanted, counter: Counter) -> None:
         missing = dict(batch)
-        if len(batch) > 1:
-            counter.add(0)  # raises where going on is of no use
-            for path, data in fetch_batch(self._client, job, batch):
+        counter.add(0)  # raises where going on is of no use
+        with closing(batches.fetch(batch)) as found:
+            for path, data in found:
                 part = path.with_suffix(".part")
                 part.write_bytes(data)
                 part.replace(path)

@@ -86,8 +86,7 @@ class Job:
             ),
             order=_order(body),
             may_fetch_directly=body.get("direct_fetch") is True,
-            # Sites from before it, and others that keep the contract, send none.
-            instances_at_once=max(1, int(body.get("instances_at_once") or 1)),
+            instances_at_once=_at_once(body),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -116,6 +115,12 @@ class Job:
             "direct_fetch": self.may_fetch_directly,
             "instances_at_once": self.instances_at_once,
         }
+
+
+def _at_once(body: Mapping[str, Any]) -> int:
+    """Read how many images come in one answer; who only keeps the contract says nothing of it."""
+    number = body.get("instances_at_once")
+    return max(1, number) if type(number) is int else 1
 
 
 def _order(body: Mapping[str, Any]) -> str:

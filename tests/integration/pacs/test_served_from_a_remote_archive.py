@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import tarfile
 import threading
 import time
 import uuid
@@ -68,6 +69,14 @@ class Case:
         path = f"{API}/requests/{self.request_id}/instances/{instance_id}"
         return self.client.get(path, headers=self.headers)
 
+    def download_all(self, ids: list[str]) -> Any:
+        return self.client.post(
+            f"{API}/requests/{self.request_id}/instances/",
+            {"instance_ids": ids},
+            content_type="application/json",
+            headers=self.headers,
+        )
+
     def replace(self, instance_id: str) -> None:
         changed = read(self.orthanc.call("GET", f"/instances/{instance_id}/file").content)
         changed.PixelData = bytes(len(changed.PixelData))
@@ -105,6 +114,40 @@ def test_downloads_are_what_the_claim_has_promised(case: Case) -> None:
         assert len(answer.content) == one["bytes"]
         assert hashlib.sha256(answer.content).hexdigest() == one["sha256"]
         assert b"Phantom" not in answer.content
+
+
+def test_several_at_once_are_what_the_claim_has_promised(case: Case) -> None:
+    listed = case.granted()
+    answer = case.download_all([one["id"] for one in listed])
+    assert answer.status_code == 200
+    with tarfile.open(fileobj=io.BytesIO(answer.content)) as tar:
+        for member, one in zip(tar, listed, strict=True):
+            file = tar.extractfile(member)
+            assert file is not None
+            assert (member.name, member.size) == (one["id"], one["bytes"])
+            assert hashlib.sha256(file.read()).hexdigest() == one["sha256"]
+
+
+def test_an_archive_that_is_slow_is_answered_with_what_came_in_time(
+    case: Case, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.SEGMENTATION_INPUT_CACHE_BYTES = 0
+    first, *others = [one["id"] for one in case.granted()]
+    monkeypatch.setattr("django_queue_app.api.inputs.MOST_BATCH_S", 0.0)
+    answer = case.download_all([first, *others])
+    with tarfile.open(fileobj=io.BytesIO(answer.content)) as tar:
+        assert tar.getnames() == [first]
+
+
+def test_an_image_replaced_in_between_ends_the_request_of_a_batch_too(
+    case: Case, settings: Any
+) -> None:
+    settings.SEGMENTATION_INPUT_CACHE_BYTES = 0
+    first, second, *_ = case.granted()
+    case.replace(second["id"])
+    answer = case.download_all([first["id"], second["id"]])
+    assert (answer.status_code, answer.json()["code"]) == (410, "input_changed")
+    assert (case.request.status, case.request.failure_code) == ("failed", "input_changed")
 
 
 def test_the_archive_is_read_once(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:

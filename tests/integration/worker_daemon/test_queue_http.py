@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.worker_daemon.fake_site import FakeSite
-from worker.adapters.inputs_batch import _members
+from worker.adapters.inputs_batch import read_archive
 from worker.adapters.inputs_http import HttpInputs
 from worker.adapters.queue_http import HttpQueue, WorkerInfo
 from worker.core import errors
@@ -208,16 +208,7 @@ def test_a_large_image_comes_alone_and_can_be_resumed(
 
 @pytest.mark.parametrize(
     "fault",
-    [
-        ("status", 503),
-        ("status", 404),
-        ("html",),
-        ("page", 502),
-        ("swallow",),
-        ("cut", 10_000),
-        ("cut", 0),
-        ("trickle", 500),
-    ],
+    [("status", 503), ("status", 404), ("html",), ("page", 502), ("swallow",), ("cut", 0)],
     ids=lambda fault: "-".join(map(str, fault)),
 )
 def test_what_a_batch_did_not_bring_comes_one_by_one(
@@ -227,17 +218,49 @@ def test_what_a_batch_did_not_bring_comes_one_by_one(
     tmp_path: Path,
     fault: tuple[object, ...],
 ) -> None:
-    site.instances_at_once = 64
+    site.instances_at_once = 5
     site.file("r1", *IMAGES)
     job = claim(queue)
-    site.fault_once("POST", "instances", *fault)
-    impatient = dataclasses.replace(worker_settings.server, read_timeout_s=0.6)
-    inputs = HttpInputs(impatient, sleep=lambda _: None)
+    site.fault_always("POST", "instances", *fault)
+    inputs = HttpInputs(worker_settings.server, downloads=1, sleep=lambda _: None)
     files = inputs.download(
         job, tmp_path / "in", on_progress=lambda _: None, is_cancelled=lambda: False
     )
     assert [path.read_bytes() for path in files["series-1"]] == IMAGES
+    # A batch that brought nothing is not followed by another.
     assert calls_for_images(site) == (1, len(IMAGES))
+
+
+def test_what_came_before_a_cut_is_kept(
+    queue: HttpQueue, site: FakeSite, worker_settings: Settings, tmp_path: Path
+) -> None:
+    site.instances_at_once = 10
+    images = [bytes([n]) * 100_000 for n in range(20)]
+    site.file("r1", *images)
+    job = claim(queue)
+    site.fault_once("POST", "instances", "cut", 450_000)
+    assert fetch(worker_settings, job, tmp_path / "in") == images
+    posts, gets = calls_for_images(site)
+    assert posts == 2
+    assert 6 <= gets <= 7, "four whole images came, the fifth may have been on its way"
+
+
+def test_a_batch_that_trickles_ends(
+    queue: HttpQueue, site: FakeSite, worker_settings: Settings, tmp_path: Path
+) -> None:
+    site.instances_at_once = 64
+    site.file("r1", b"one", b"two")
+    job = claim(queue)
+    site.fault_once("POST", "instances", "trickle", 500)
+    impatient = dataclasses.replace(worker_settings.server, read_timeout_s=0.6)
+    started = time.monotonic()
+    inputs = HttpInputs(impatient, sleep=lambda _: None)
+    files = inputs.download(
+        job, tmp_path / "in", on_progress=lambda _: None, is_cancelled=lambda: False
+    )
+    assert [path.read_bytes() for path in files["series-1"]] == [b"one", b"two"]
+    # The site would go on for 50 s.
+    assert time.monotonic() - started < 30
 
 
 def test_a_site_that_gives_fewer_than_it_was_asked_for_is_asked_for_the_rest(
@@ -264,23 +287,72 @@ def test_an_image_of_a_batch_that_changed_is_refused_as_one_alone_is(
     assert calls_for_images(site)[0] == 1
 
 
-def test_an_archive_is_never_unpacked_by_its_names() -> None:
-    archive = io.BytesIO()
-    with tarfile.open(fileobj=archive, mode="w") as tar:
-        for name, kind in [("../../i0", tarfile.REGTYPE), ("i1", tarfile.SYMTYPE)]:
-            member = tarfile.TarInfo(name)
-            member.type, member.linkname = kind, "/etc/passwd"
-            tar.addfile(member)
-    assert [(name, len(data)) for name, data in _members(archive.getvalue())] == [("../../i0", 0)]
+def header(name: str, size: int = 3, kind: bytes = tarfile.REGTYPE) -> bytes:
+    member = tarfile.TarInfo(name)
+    member.size, member.type, member.linkname = size, kind, "/etc/passwd"
+    return member.tobuf(tarfile.GNU_FORMAT)
 
 
-def test_a_file_that_says_it_is_larger_than_all_that_came_takes_no_memory() -> None:
-    sparse = tarfile.TarInfo("i0")
-    sparse.size = 10**15
+def pax_size(size: int) -> bytes:
+    """Make a pax header that says another size of the file that follows."""
+    member = tarfile.TarInfo("i0")
+    member.pax_headers = {"size": str(size)}
+    return member.tobuf(tarfile.PAX_FORMAT)
+
+
+GOOD = header("i0") + b"abc".ljust(512, b"\0")
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        header("../../i1"),
+        header("i1", kind=tarfile.SYMTYPE),
+        header("i1", kind=tarfile.GNUTYPE_SPARSE),
+        header("i1", kind=tarfile.GNUTYPE_LONGNAME),
+        header("i1", size=10**15),
+        header("i1", size=2**63),
+        pax_size(-512),
+        pax_size(10**30),
+        GOOD,
+        b"<html>" * 200,
+        b"",
+    ],
+    ids=[
+        "path",
+        "link",
+        "sparse",
+        "long",
+        "1 PB",
+        "2^63",
+        "pax",
+        "pax-1e30",
+        "twice",
+        "html",
+        "end",
+    ],
+)
+@pytest.mark.parametrize("chunk", [1, 100, 100_000])
+def test_an_archive_that_is_none_ends_where_it_stops_being_one(bad: bytes, chunk: int) -> None:
+    body = GOOD + bad
+    chunks = (body[start : start + chunk] for start in range(0, len(body), chunk))
     found = []
     with pytest.raises(errors.ServerUnavailable):
-        found.extend(_members(sparse.tobuf() + bytes(10_000)))
-    assert found == []
+        found.extend(read_archive(chunks, {"i0": 3, "i1": 3}))
+    assert found == [("i0", b"abc")]
+
+
+def test_an_archive_is_read_to_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "archive.tar"
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for name, size in {"i0": 0, "i1": 512, "i2": 513}.items():
+            member = tarfile.TarInfo(name)
+            member.size = size
+            tar.addfile(member, io.BytesIO(b"x" * size))
+    chunks = iter([path.read_bytes()[:700], path.read_bytes()[700:]])
+    found = dict(read_archive(chunks, {"i2": 513, "i1": 512, "i0": 0, "i3": 1}))
+    assert {name: len(data) for name, data in found.items()} == {"i0": 0, "i1": 512, "i2": 513}
+    assert next(chunks, None) is None
 
 
 def test_a_cut_download_goes_on_where_it_stopped(

@@ -10,6 +10,7 @@ import psutil
 import torch
 
 from worker.adapters import memory
+from worker.adapters.freed_arrays import give_back_freed
 from worker.core.errors import SettingsError
 
 _GIB = 2**30
@@ -98,7 +99,7 @@ class Device:
             only through those that were just made.
         """
         gc.collect(2 if is_thorough else 1)
-        memory.give_back_freed()
+        give_back_freed()
         if not self.is_card:
             return
         try:
