@@ -34,7 +34,8 @@ def print_modes(found: Found) -> None:
     # Eighty columns, as a terminal or a file has them: headings wrap, words are not cut.
     table.add_column(said("Mode"), min_width=max(map(len, _words(found))), overflow="fold")
     for heading in _FIGURES:
-        table.add_column(said(heading), justify="right", min_width=6)
+        width = max(6, *map(len, said(heading).split()))
+        table.add_column(said(heading), justify="right", min_width=6, max_width=width)
     table.add_column()
     for measured in found.tried:
         table.add_row(*_cells(measured, found), style="bold" if measured is found.best else None)
