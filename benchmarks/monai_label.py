@@ -141,7 +141,7 @@ def run(python: Path, folder: Path, size: Size, rounds: int) -> Found:
     place.prepare(write_volumes(made, folder / "volumes", VOLUMES))
     model, engine, out = Bundles(folder, [THIN]).find(THIN), MonaiEngine("cpu"), folder / "ours"
 
-    case = WarmCase(made, out, model, engine)
+    case = WarmCase(made, out, model, engine, is_kept=True)
     with running_server(place) as server:
         turns = take_turns(server, case.run, rounds)
         info = {"idle": server.info_s(), "while it infers": server.info_while_busy_s()}

@@ -46,7 +46,7 @@ from benchmarks.stage_meter import (
     summarise,
 )
 from benchmarks.whole_path import compare
-from worker.adapters.freed_arrays import FreedArrays
+from worker.adapters.freed_arrays import FreedArrays, give_back_freed
 from worker.catalogue import ModelEntry, find_model
 from worker.pipeline import segment_case
 from worker.ports import Engine
@@ -81,18 +81,28 @@ class WarmCase:
     model : ModelEntry
     engine : Engine
         The model is loaded into it, and memory counts from there.
+    is_kept : bool
+        Whether freed arrays stay for the next case, as where the network runs on a CPU. Until `end`
+        that holds for all of this process.
     """
 
-    def __init__(self, made: MadeCase, out: Path, model: ModelEntry, engine: Engine) -> None:
+    def __init__(
+        self,
+        made: MadeCase,
+        out: Path,
+        model: ModelEntry,
+        engine: Engine,
+        *,
+        is_kept: bool = False,
+    ) -> None:
         self._case = made.case(out, model.name)
         self._model, self._engine = model, engine
-        self._freed_arrays = FreedArrays()
-        self.is_kept = True
+        self._freed_arrays = FreedArrays() if is_kept else None
         engine.load(model)
         self._base_bytes = held_bytes()
 
     def run(self) -> Round:
-        """Segment it once more; it uses the memory of the time before, if that `is_kept`."""
+        """Segment it once more."""
         with metered(self._base_bytes) as (meter, rounds):
             segment_case(
                 self._case,
@@ -101,14 +111,19 @@ class WarmCase:
                 on_progress=lambda _stage, _fraction: None,
                 timings=meter,
             )
-        if self.is_kept:
+        if self._freed_arrays:
             self._freed_arrays.after_case(max(meter.peak_bytes.values()))
         return rounds[0]
 
     def run_after_idle_time(self) -> Round:
         """Segment it once memory was given back, as the worker does after some seconds."""
-        self._freed_arrays.give_back()
+        give_back_freed()
         return self.run()
+
+    def end(self) -> None:
+        """Keep nothing any more."""
+        if self._freed_arrays:
+            self._freed_arrays.after_shortage()
 
 
 def stage_table(title: str, rounds: Sequence[Round], *, network: Sequence[str]) -> Table:
@@ -202,6 +217,24 @@ def run_old_way(bundle: Path, case: Path, out: Path) -> Cost:
     return run_program([*command, "--bundle", str(bundle), "--out", str(out)], cwd=REPOSITORY)
 
 
+def warm_tables(
+    made: MadeCase, out: Path, model: ModelEntry, engine: Engine, rounds: int
+) -> Iterator[Table]:
+    """Measure a bundle warm in this process: with what the worker does of freed arrays, and not."""
+    plain = WarmCase(made, out, model, engine)
+    kept = WarmCase(made, out, model, engine, is_kept=True)
+    ways = {
+        "nothing kept of the case before": plain.run,
+        "in a row": kept.run,
+        "after idle": kept.run_after_idle_time,
+    }
+    for way, run_case in ways.items():
+        run_case()
+        found = [run_case() for _ in range(rounds)]
+        yield stage_table(f"{model.name}, warm, {way}", found, network=NETWORK)
+    kept.end()
+
+
 def bundle_tables(
     folder: Path, made: MadeCase, names: Sequence[str], rounds: int
 ) -> Iterator[Table]:
@@ -212,16 +245,7 @@ def bundle_tables(
     volumes = write_volumes(made, folder / "volumes" / "case", VOLUMES)
     for name in names:
         model, out = bundles.find(name), folder / "results" / name
-        warm = WarmCase(made, out / "warm", model, MonaiEngine("cpu"))
-        warm.is_kept = False
-        warm.run()
-        found = [warm.run() for _ in range(rounds)]
-        yield stage_table(f"{name}, warm, freed memory not kept", found, network=NETWORK)
-        warm.is_kept = True
-        warm.run()
-        for when, run_case in (("in a row", warm.run), ("after idle", warm.run_after_idle_time)):
-            found = [run_case() for _ in range(rounds)]
-            yield stage_table(f"{name}, warm, in this process, {when}", found, network=NETWORK)
+        yield from warm_tables(made, out / "warm", model, MonaiEngine("cpu"), rounds)
         ours, monai, old = out / "ours", out / "monai", out / "old"
         rows = [
             summarise("this project", [bundles.ours(made, name, ours) for _ in range(rounds)]),
