@@ -106,12 +106,12 @@ def write_volumes(made: MadeCase, folder: Path, names: Sequence[str]) -> tuple[P
 
 
 def _protocol(index: int, size: Size, *, is_tilted: bool) -> Protocol:
-    spacing = tuple(whole / count for whole, count in zip(HEAD_MM, size[:3], strict=True))
+    x_mm, y_mm, z_mm = (whole / count for whole, count in zip(HEAD_MM, size[:3], strict=True))
     return replace(
         PROTOCOLS[index],
         shape=size[:3],
-        spacing_mm=spacing,
-        thickness_mm=spacing[2],
+        spacing_mm=(x_mm, y_mm, z_mm),
+        thickness_mm=z_mm,
         plane=AXIAL,
         tilt_degrees=_TILTS[index] if is_tilted else (0.0, 0.0, 0.0),
         centre_mm=(0.0, 0.0, 10.0),

@@ -65,10 +65,10 @@ def call_costs(place: Place, told: Told, server: Server, *, count: int) -> list[
     fill(place, told, 0)
     rows: list[Row] = []
 
-    def measure(name: str, calls: Sequence[Callable[[], object]]) -> list[Any]:
+    def measure(name: str, calls: Sequence[Callable[[], object]], *, of: int = 1) -> list[Any]:
         site, database, began = server.cpu_s(), place.database_cpu_s(), time.perf_counter()
         results = [call() for call in calls]
-        share = 1000 / len(calls)
+        share = 1000 / (len(calls) * of)
         rows.append(
             {
                 "database": place.kind,
@@ -88,16 +88,13 @@ def call_costs(place: Place, told: Told, server: Server, *, count: int) -> list[
     post(caller, told.large)
     large = worker.claim()
     if large is not None:
-        measure("download of a slice", [lambda: _fetch_one(worker, large)] * count)
+        slices = len(large["manifest"][0]["instances"])
+        fetches = [lambda: worker.fetch(large)] * -(-count // slices)
+        measure("download of a slice", fetches, of=slices)
         worker.give_up(large)
     worker.caller.close()
     caller.close()
     return rows
-
-
-def _fetch_one(worker: Any, job: dict[str, Any]) -> None:
-    item = job["manifest"][0]["instances"][0]
-    worker.caller.call("GET", f"/requests/{job['request_id']}/instances/{item['id']}")
 
 
 def post_to_claim(

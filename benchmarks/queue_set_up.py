@@ -19,6 +19,7 @@ import numpy as np
 
 TEMPLATE_UID = "2.25." + "1" * 38
 LARGE = 240
+SLICES_AT_ONCE = 17  # of LARGE x LARGE: 2 MB
 UIDS = ("SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID")
 SEQUENCES = ("t1", "flair", "t2", "t1c")
 
@@ -69,14 +70,16 @@ def _series_with_mask(sequence: str) -> tuple[str, str]:
 
 
 def _large_series() -> str:
-    """Store slices as large as those of a brain's MRI; return their series' id."""
+    """Store a brain's slices, as many as a worker asks for at once; return their series' id."""
     from django_queue_app.pacs import get_pacs
     from tests.support.small_series import mr_instance
 
     pixels = np.random.default_rng(1).integers(0, 4096, LARGE * LARGE, dtype="<u2").tobytes()
     uids = {name: _new_uid() for name in UIDS}
     values = {"Modality": "MR", "Rows": LARGE, "Columns": LARGE, "PixelData": pixels, **uids}
-    stored = [get_pacs().store_instance(mr_instance(index, **values)) for index in range(3)]
+    stored = [
+        get_pacs().store_instance(mr_instance(index, **values)) for index in range(SLICES_AT_ONCE)
+    ]
     return str(stored[0].series_id)
 
 

@@ -17,13 +17,15 @@ import pytest
 
 from tests.integration.worker_daemon.conftest import CONFIG, RunningWorker, wait_for
 from tests.support.live_site import LiveSite, start_live, stop_live
+from tests.support.made_results import no_lesion
 from worker.adapters.inputs_http import HttpInputs
 from worker.adapters.queue_http import HttpQueue, WorkerInfo
 from worker.core import errors
-from worker.core.job import CaseResult, Job, ModelIdentity
+from worker.core.job import Job
 from worker.settings import Credentials, Settings, load_settings
 
 CHILD = [sys.executable, str(Path(__file__).with_name("threshold_child.py"))]
+RESULT = no_lesion(artifacts=("mask.dcm",), total_slices=3)
 
 
 @pytest.fixture(scope="module")
@@ -79,22 +81,6 @@ def claim(queue: HttpQueue, key: str = "") -> Job:
 
 def status(page: httpx.Client, request_id: str) -> dict[str, object]:
     return dict(page.get(f"/status/{request_id}/").json())
-
-
-def a_result() -> CaseResult:
-    return CaseResult(
-        tumor_detected=False,
-        tumor_volume_voxels=0,
-        tumor_volume_ml=0.0,
-        segments=(),
-        total_slices=3,
-        start_slice_index=None,
-        end_slice_index=None,
-        elapsed_time_seconds=1.0,
-        model=ModelIdentity(name="fake", version="1", sha256="0" * 64),
-        sop_instance_uid="2.25.1",
-        artifacts=("mask.dcm",),
-    )
 
 
 def test_the_token_is_known_and_a_wrong_one_is_not(
@@ -209,7 +195,7 @@ def test_an_artifact_that_is_no_mask_is_refused(
     digest = queue.upload_artifact(request_id, job.lease.id, path)
     assert queue.upload_artifact(request_id, job.lease.id, path) == digest
     with pytest.raises(errors.ResultRefused):
-        queue.complete(request_id, job.lease.id, a_result(), {"mask.dcm": digest})
+        queue.complete(request_id, job.lease.id, RESULT, {"mask.dcm": digest})
 
 
 def test_a_result_without_its_artifact_is_refused(
@@ -218,7 +204,7 @@ def test_a_result_without_its_artifact_is_refused(
     request_id = file_request()
     job = claim(queue)
     with pytest.raises(errors.ResultRefused):
-        queue.complete(request_id, job.lease.id, a_result(), {"mask.dcm": "0" * 64})
+        queue.complete(request_id, job.lease.id, RESULT, {"mask.dcm": "0" * 64})
 
 
 def test_a_lease_that_was_never_issued_is_lost(

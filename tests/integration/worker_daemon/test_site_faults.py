@@ -13,9 +13,9 @@ import pytest
 
 from tests.integration.worker_daemon.conftest import RunningWorker, wait_for
 from tests.integration.worker_daemon.fake_site import FakeSite, running
+from tests.support.made_results import no_lesion
 from worker.adapters.queue_http import HttpQueue, WorkerInfo
 from worker.core import errors
-from worker.core.job import CaseResult, ModelIdentity
 from worker.delivery import Courier
 from worker.outbox import Outbox
 from worker.settings import Settings
@@ -28,18 +28,7 @@ CALLS = {
     "artifact": ("PUT", "artifacts/mask.dcm"),
     "completion": ("POST", "complete-request"),
 }
-RESULT = CaseResult(
-    tumor_detected=False,
-    tumor_volume_voxels=0,
-    tumor_volume_ml=0.0,
-    segments=(),
-    total_slices=1,
-    start_slice_index=None,
-    end_slice_index=None,
-    elapsed_time_seconds=1.0,
-    model=ModelIdentity(name="fake", version="1", sha256="0" * 64),
-    sop_instance_uid="2.25.1",
-)
+RESULT = no_lesion()
 
 
 @pytest.fixture

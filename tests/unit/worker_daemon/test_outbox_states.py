@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.made_results import no_lesion
 from worker.core.errors import LeaseLost, ResultRefused, ServerUnavailable, Unauthorized
-from worker.core.job import CaseResult, InputInstance, InputSeries, Job, Lease, ModelIdentity
+from worker.core.job import InputInstance, InputSeries, Job, Lease
 from worker.delivery import CURABLE, Courier, Delivered, deliver
 from worker.outbox import Entry, Failure, Finished, Outbox
 
@@ -26,19 +27,7 @@ def a_job(lease_id: str = "lease") -> Job:
 
 
 def a_result() -> Finished:
-    result = CaseResult(
-        tumor_detected=False,
-        tumor_volume_voxels=0,
-        tumor_volume_ml=0.0,
-        segments=(),
-        total_slices=1,
-        start_slice_index=None,
-        end_slice_index=None,
-        elapsed_time_seconds=1.0,
-        model=ModelIdentity(name="m", version="1", sha256="0" * 64),
-        sop_instance_uid="2.25.1",
-        artifacts=("mask.dcm",),
-    )
+    result = no_lesion(artifacts=("mask.dcm",))
     return Finished(request_id="r1", result=result, artifacts={"mask.dcm": "00"})
 
 
