@@ -134,7 +134,7 @@ class Worker:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
-        self._frozen.clear()
+        self.thaw()  # a child that stays frozen would never find that out
 
     def kill_child(self) -> None:
         """End its inference process, as the out-of-memory killer would."""
