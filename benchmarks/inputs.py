@@ -4,8 +4,8 @@
 
 It starts a site and, where it is installed, an Orthanc in a temporary folder, both with the same
 generated series (256 x 256, noise), and fetches them as the worker does: several in one answer, and
-one by one as from a site that does not offer that. Beside the wall time stand
-the CPU seconds of the worker's side and of the server's, which a noisy machine changes less.
+one by one as from a site that does not offer that. Beside the wall time stand the CPU seconds of
+the worker's side and of the server's, which a noisy machine changes less.
 """
 
 from __future__ import annotations

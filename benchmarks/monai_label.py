@@ -43,6 +43,7 @@ from typing import Any
 import psutil
 
 from benchmarks.made_case import FULL, Size, make_case, size_of, write_volumes
+from benchmarks.models import real_data_folder
 from benchmarks.monai_label_server import (
     ONE_SERIES,
     Place,
@@ -186,8 +187,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args(arguments)
-    if options.python is None:
+    if options.python is None or not options.python.exists():
         raise SystemExit(HOW_TO)
+    if not (real_data_folder() / "brats_mri_segmentation").is_dir():
+        raise SystemExit("The model zoo's BraTS bundle is not at hand: set SEGMENTATION_TEST_DATA.")
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as folder:
         # Not resolved: a link to the system's Python would lead out of the environment.

@@ -26,7 +26,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from worker.adapters.freed_arrays import FreedArrays
+from worker.adapters.freed_arrays import FreedArrays, give_back_freed
 from worker.catalogue import find_model
 from worker.core.errors import (
     EXIT_ENGINE_BROKEN,
@@ -155,7 +155,7 @@ def serve(
             send({"type": "device_done"})
 
     while True:
-        message = messages.next(on_idle=freed_arrays.give_back if freed_arrays else lambda: None)
+        message = messages.next(on_idle=give_back_freed if freed_arrays else lambda: None)
         if message.get("type") == "exit":
             return EXIT_OK
         try:

@@ -21,6 +21,8 @@ _MOST_BYTES, _USUAL_BYTES = 2**31 - 1, 2**25
 
 _MEMBERSHIPS = Path("/proc/self/cgroup")
 _CGROUPS = Path("/sys/fs/cgroup")
+_VERSION_2_FILES = ("memory.max", "memory.current")
+_VERSION_1_FILES = ("memory.limit_in_bytes", "memory.usage_in_bytes")
 
 
 class FreedArrays:
@@ -53,10 +55,6 @@ class FreedArrays:
         self._was_short = True
         self._keep(is_wanted=False)
 
-    def give_back(self) -> None:
-        """Give what is kept now back to the system; the next case's is kept again."""
-        give_back_freed()
-
     def _has_room(self) -> bool:
         free = free_bytes() / self._sharers
         held = int(psutil.Process().memory_info().rss)
@@ -78,7 +76,10 @@ class FreedArrays:
 
 
 def give_back_freed() -> None:
-    """Give all memory that nothing uses back to the system, where that can be asked for (glibc)."""
+    """Give all memory that nothing uses back to the system, where that can be asked for (glibc).
+
+    What `FreedArrays` chose still holds: the next case's is kept again.
+    """
     malloc_trim = _libc("malloc_trim")
     if malloc_trim is not None:
         malloc_trim(0)
@@ -96,9 +97,9 @@ def _free_of_groups() -> Iterator[int]:
         for line in _MEMBERSHIPS.read_text(encoding="utf-8", errors="replace").splitlines():
             _, controllers, path = line.split(":", 2)
             if controllers == "":
-                root, limit, usage = _CGROUPS, "memory.max", "memory.current"
+                root, limit, usage = _CGROUPS, *_VERSION_2_FILES
             elif "memory" in controllers.split(","):
-                root, limit, usage = _CGROUPS / "memory", *_VERSION_1
+                root, limit, usage = _CGROUPS / "memory", *_VERSION_1_FILES
             else:
                 continue
             group = root / path.strip("/")
@@ -108,9 +109,6 @@ def _free_of_groups() -> Iterator[int]:
                     yield max(0, _number(folder / limit) - _number(folder / usage))
                 if folder == root:
                     break
-
-
-_VERSION_1 = ("memory.limit_in_bytes", "memory.usage_in_bytes")
 
 
 def _number(path: Path) -> int:

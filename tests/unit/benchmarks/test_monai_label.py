@@ -19,9 +19,10 @@ from benchmarks.process_tree import ProcessTree
 REQUIREMENTS = "benchmarks/monai_label.requirements.txt"
 
 
-def test_without_an_environment_one_sentence_says_how_to_make_it() -> None:
+@pytest.mark.parametrize("given", [(), ("--python", "no/such/python")])
+def test_without_an_environment_one_sentence_says_how_to_make_it(given: tuple[str, ...]) -> None:
     with pytest.raises(SystemExit, match=r"--python ENV/bin/python\.$") as ended:
-        monai_label.main([])
+        monai_label.main(given)
     assert REQUIREMENTS in str(ended.value)
     lines = (REPOSITORY / REQUIREMENTS).read_text(encoding="utf-8").splitlines()
     packages = [line.partition("==") for line in lines if not line.startswith("#")]
@@ -29,6 +30,14 @@ def test_without_an_environment_one_sentence_says_how_to_make_it() -> None:
     versions = {name: version for name, _, version in packages}
     assert versions["torch"] == "2.13.0"
     assert versions["pydicom"].startswith("2.")
+
+
+def test_without_the_zoos_bundle_one_sentence_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(monai_label, "real_data_folder", lambda: tmp_path)
+    with pytest.raises(SystemExit, match="SEGMENTATION_TEST_DATA"):
+        monai_label.main(["--python", sys.executable])
 
 
 def test_a_bundle_is_changed_in_what_monai_label_needs_and_nothing_else(tmp_path: Path) -> None:

@@ -191,9 +191,6 @@ def test_a_child_keeps_nothing_after_it_ran_out_of_memory() -> None:
         def after_shortage(self) -> None:
             calls.append("short")
 
-        def give_back(self) -> None:
-            return
-
     answers: list[Any] = [{"type": "result", "peak_memory_bytes": 7}, MemoryError(), KeyError()]
 
     def answer(*_: Any) -> Any:
